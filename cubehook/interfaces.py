@@ -1,0 +1,202 @@
+"""
+The interfaces between rooms, and the one that strangers implement: transports.
+
+Every method says what it promises, what it raises and whether it may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import Attribute, Interface
+
+from cubehook.config import Webhook
+from cubehook.events import Call, Event, Micros
+from cubehook.records import Attempt, Delivery, ErrorClass, Notification, Registration
+from cubehook.xcc.messages import NotifyXccConnectionData
+
+
+class Outbound(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a transport is given to send: one event, its body already rendered.
+
+    `id` is the event's id, the same on every retry; `attempt` is 1 on the first.
+    """
+
+    id: str
+    event: Event
+    body: bytes
+    content_type: str
+    attempt: int
+    at: Micros
+    """When this attempt starts: the time a signature covers."""
+    timeout: float
+    """Seconds within which the whole exchange must be over."""
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How one attempt went, as a transport tells it.
+
+    `permanent`: trying this event again cannot succeed.  `hold`: seconds for which the
+    receiver asked not to be sent anything, None if it did not ask; 0 holds it back
+    for the schedule's own wait.  `gone`: the receiver wants nothing any more (HTTP 410).
+    """
+
+    delivered: bool
+    permanent: bool = False
+    gone: bool = False
+    hold: float | None = None
+    method: str | None = None
+    url: str | None = None
+    request_headers: dict[str, str] = {}
+    status: int | None = None
+    response_headers: dict[str, str] = {}
+    response_body: str | None = None
+    remote_address: str | None = None
+    error_class: ErrorClass | None = None
+    error: str | None = None
+
+
+class ITransport(Interface):
+    """
+    Delivers events to the receiver of one webhook.
+
+    Everything is called in the reactor's thread and must not block it.  One
+    instance serves one webhook; `deliver` may be under way several times at
+    once, up to the webhook's concurrency, never twice for the same call.
+    """
+
+    async def start() -> None:
+        """
+        Get ready; called once, before any `deliver`.
+
+        A receiver that is away is no reason to raise: `deliver` will tell.  Raise
+        ValueError for a setting that can never work.
+        """
+
+    async def deliver(outbound: Outbound) -> Sent:
+        """
+        Try once to deliver, within `outbound.timeout` seconds, and tell how it went.
+
+        Must not raise for anything the receiver or the network does; an exception is
+        taken for a bug of the transport, logged, and the event tried again.
+        Cancelling it must end it at once.  Never retries by itself.
+        """
+
+    async def stop() -> None:
+        """Let go of every connection and file; called once, with no `deliver` under way."""
+
+
+class ITransportPlugin(Interface):
+    """
+    What a plugin module offers to `twisted.plugin`: a maker of transports.
+
+    Modules in `cubehook.plugins` are found; importing one must not import the
+    reactor nor do I/O.
+    """
+
+    name = Attribute("str: what a webhook writes as `transport`; unique")
+    description = Attribute("str: one line for `cubehook transports`")
+    options = Attribute(
+        "type[msgspec.Struct]: the keys a webhook may write under `options`, with their types, "
+        "defaults and docstring; forbid_unknown_fields=True"
+    )
+
+    def check(webhook: Webhook, options: Any) -> list[tuple[str, str]]:
+        """
+        What is wrong with a webhook's settings: (key, what was expected) pairs, empty if none.
+
+        Called when a configuration is read, without a reactor; `options` is an instance
+        of `self.options`.
+        """
+
+    def create(webhook: Webhook, options: Any, context: ITransportContext) -> ITransport:
+        """A transport for `webhook`, whose settings passed `check`; opens nothing yet."""
+
+
+class ITransportContext(Interface):
+    """What the service lends to a transport."""
+
+    reactor: IReactorTime = Attribute("the reactor: IReactorTime, IReactorCore, IReactorTCP")
+    state_dir = Attribute("pathlib.Path: the folder relative paths start from")
+    secret = Attribute("str: this webhook's signing secret, `whsec_...`")
+    version = Attribute("str: cubehook's version, for a User-Agent")
+
+    def agent() -> Any:
+        """The IAgent this webhook sends through: pooled, egress-checked, TLS verified."""
+
+
+class IDeliveryStore(Interface):
+    """What the dispatcher needs of the store."""
+
+    def record(attempt: Attempt, delivery: Delivery) -> Deferred[None]:
+        """
+        Keep `attempt` and the delivery's standing (`status`, `attempts`, `due_at`).
+
+        Values are taken at the call.  Fires when committed, or at once held in
+        memory while the store is degraded.
+        """
+
+    async def pending(webhook: str, now: Micros, exclude: Sequence[int], limit: int) -> list[Delivery]:
+        """
+        Committed pending deliveries of `webhook` for the calls whose oldest pending delivery
+        is due at `now` or before, whole calls at a time, oldest due first, except the calls
+        (ids) in `exclude`; about `limit` deliveries, more only to complete a call.
+
+        Reads no delivered history: the cost depends on what is pending.
+        """
+
+    async def next_due(webhook: str, after: Micros) -> Micros | None:
+        """The earliest `due_at` later than `after` of the webhook's pending deliveries, or None."""
+
+    async def disable_webhook(webhook: str, reason: str, at: Micros) -> None:
+        """Remember that the webhook is disabled and why."""
+
+    async def settle(delivery: int, status: str) -> None:
+        """Close a pending delivery that will not be tried (its webhook is gone)."""
+
+
+class IJournal(Interface):
+    """What the intake and registrations need of the store."""
+
+    degraded = Attribute("bool: commits are failing, work is held in memory")
+
+    def accept(
+        notification: Notification | None,
+        calls: Sequence[Call],
+        events: Sequence[Event],
+        deliveries: Sequence[Delivery],
+    ) -> Deferred[None]:
+        """
+        Commit everything that one notification changed, in one transaction.
+
+        Calls are copied at the call.  Fires after the commit has reached the disk.
+        Errbacks with `StoreFullError` at once if no more can be held in memory.
+        """
+
+    def registration(registration: Registration) -> Deferred[None]:
+        """Keep a cube's registration, and add the change to its history."""
+
+
+class IIntake(Interface):
+    """Takes what a gateway tells of calls."""
+
+    def connection_data(
+        cube: str, message: NotifyXccConnectionData, raw: bytes, at: Micros
+    ) -> Deferred[None]:
+        """
+        Understand, keep and pass on one notification.
+
+        Fires when it is safe to answer the gateway: after the commit, or, when the store
+        cannot commit, after at most two seconds.  Errbacks with `StoreFullError` when the
+        gateway must be told to try later.  The work is done whether or not anyone waits.
+        """
+
+
+class StoreFullError(Exception):
+    """The store is away and memory holds as much as it may."""

@@ -1,0 +1,117 @@
+"""
+What the rooms hand each other to be kept: notifications, deliveries, attempts, registrations.
+
+Values only; `cubehook.store` writes them and reads them back.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from cubehook.events import Event, Micros
+
+
+class Notification(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a gateway about a call, as it came."""
+
+    id: int
+    cube: str
+    call: int | None
+    """The id of our call, None when the message concerns none."""
+    at: Micros
+    message: str
+    """What it was: the event element's name (`created`, `alerting`, ...)."""
+    body: bytes
+    """The SOAP envelope as received."""
+
+
+class DeliveryStatus(enum.StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class ErrorClass(enum.StrEnum):
+    """Why an attempt failed, in the contract's words; `OTHER` is for transports that are not HTTP."""
+
+    CONNECTION_REFUSED = "connection_refused"
+    DNS = "dns"
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    CONNECTION_LOST = "connection_lost"
+    BLOCKED = "blocked"
+    HTTP = "http"
+    OTHER = "other"
+
+
+class Delivery(msgspec.Struct, kw_only=True):
+    """
+    One event on its way to one webhook.
+
+    Mutable, and owned by the dispatcher once it is made.  `id` is greater than that of every
+    delivery of an earlier event, so ids order a call's deliveries to a webhook.
+    """
+
+    id: int
+    webhook: str
+    event: Event
+    status: DeliveryStatus = DeliveryStatus.PENDING
+    attempts: int = 0
+    due_at: Micros
+    """When the next attempt may start; the event's own time for a delivery never tried."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One try of a delivery, whole, as the log shows it.
+
+    Secrets are already masked in `request_headers`.  Bodies are text as sent and as
+    received (undecodable bytes replaced), the response's at most 64 KiB.
+    """
+
+    id: int
+    delivery: int
+    number: int
+    """1 for the first try."""
+    started_at: Micros
+    duration: Micros
+    delivered: bool
+    method: str | None = None
+    url: str | None = None
+    request_headers: dict[str, str] = {}
+    request_body: str | None = None
+    status: int | None = None
+    response_headers: dict[str, str] = {}
+    response_body: str | None = None
+    remote_address: str | None = None
+    error_class: ErrorClass | None = None
+    error: str | None = None
+    """What went wrong, in words."""
+
+
+class RegistrationState(enum.StrEnum):
+    """The contract's states of a cube's registration (section 5)."""
+
+    REGISTERED = "registered"
+    REGISTERING = "registering"
+    UNREGISTERED = "unregistered"
+    SILENT = "silent"
+    REJECTED = "rejected"
+    DISABLED = "disabled"
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """How a cube's registration stands, and in words why."""
+
+    cube: str
+    state: RegistrationState
+    since: Micros
+    registration_id: str | None = None
+    last_message_at: Micros | None = None
+    failure_count: int = 0
+    last_error: str | None = None
+    reason: str = ""
+    """The last change in a voice engineer's words."""

@@ -1,0 +1,1 @@
+"""The gateway's side: SOAP, XCC messages, registration, and what gateways call."""
