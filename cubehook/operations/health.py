@@ -1,0 +1,47 @@
+"""`/healthz`, `/readyz` and `/metrics`, on the console's listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from klein import Klein
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from twisted.web.iweb import IRequest
+
+from cubehook.operations.metrics import Metrics
+
+
+class HealthResource:
+    """
+    `problems` names what keeps the service from being ready, in words; empty when it is.
+
+    `/healthz` says that the process answers; `/readyz` is 503 while there are problems.
+    """
+
+    app = Klein()
+
+    def __init__(self, metrics: Metrics, problems: Callable[[], list[str]]) -> None:
+        self._metrics = metrics
+        self._problems = problems
+
+    @app.route("/healthz", methods=["GET"])
+    def healthz(self, request: IRequest) -> bytes:
+        return _text(request, "ok\n")
+
+    @app.route("/readyz", methods=["GET"])
+    def readyz(self, request: IRequest) -> bytes:
+        problems = self._problems()
+        if problems:
+            request.setResponseCode(503)
+            return _text(request, "".join(f"{problem}\n" for problem in problems))
+        return _text(request, "ready\n")
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: IRequest) -> bytes:
+        request.setHeader(b"Content-Type", CONTENT_TYPE_LATEST.encode())
+        return generate_latest(self._metrics.registry)
+
+
+def _text(request: IRequest, text: str) -> bytes:
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+    return text.encode()

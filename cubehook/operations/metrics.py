@@ -1,0 +1,120 @@
+"""
+Metrics under the contract's names (section 7), in a registry of our own.
+
+Labels come from configuration and closed sets only, never from received text, so their number is
+bounded.  Counting methods are called from the reactor's thread, save `commit`, which may come from any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+_ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+_DELIVERY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0, 86400.0)
+_COMMIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+
+
+class _Read(Collector):
+    """A gauge whose values are read when Prometheus asks."""
+
+    def __init__(
+        self, name: str, text: str, label: str | None, read: Callable[[], Iterable[tuple[str, float]]]
+    ) -> None:
+        self._name = name
+        self._text = text
+        self._label = label
+        self._read = read
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label] if self._label else [])
+        for label, value in self._read():
+            family.add_metric([label] if self._label else [], value)
+        yield family
+
+
+class Metrics:
+    """Everything the service counts."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.notifications = Counter(
+            "cubehook_notifications_total",
+            "Messages that gateways sent us",
+            ["cube", "message"],
+            registry=registry,
+        )
+        self.notification_seconds = Histogram(
+            "cubehook_notification_seconds",
+            "Receipt of a gateway's message to our answer",
+            buckets=_ANSWER_BUCKETS,
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "cubehook_rejected_total",
+            "Requests on the gateways' listener that were refused",
+            ["reason"],
+            registry=registry,
+        )
+        self.events = Counter(
+            "cubehook_events_total", "Events of calls", ["cube", "state"], registry=registry
+        )
+        self.registrations = Counter(
+            "cubehook_registrations_total",
+            "Attempts to register with a gateway",
+            ["cube", "result"],
+            registry=registry,
+        )
+        self.loss_windows = Counter(
+            "cubehook_loss_windows_total",
+            "Times in which a gateway may have dropped notifications",
+            ["cube"],
+            registry=registry,
+        )
+        self.deliveries = Counter(
+            "cubehook_deliveries_total",
+            "Deliveries' attempts and ends: delivered, retried, failed, expired",
+            ["webhook", "outcome"],
+            registry=registry,
+        )
+        self.delivery_seconds = Histogram(
+            "cubehook_delivery_seconds",
+            "Receipt of the notification to the receiver's 2xx",
+            ["webhook"],
+            buckets=_DELIVERY_BUCKETS,
+            registry=registry,
+        )
+        self.store_commit_seconds = Histogram(
+            "cubehook_store_commit_seconds",
+            "Duration of a group's commit",
+            buckets=_COMMIT_BUCKETS,
+            registry=registry,
+        )
+        # Looking up a labelled child costs more than counting with it.
+        self.notification = lru_cache(maxsize=4096)(self.notifications.labels)
+        self.event = lru_cache(maxsize=4096)(self.events.labels)
+        self.delivery = lru_cache(maxsize=4096)(self.deliveries.labels)
+        self.delivery_time = lru_cache(maxsize=1024)(self.delivery_seconds.labels)
+
+    def read(
+        self, name: str, text: str, label: str, values: Callable[[], Iterable[tuple[str, float]]]
+    ) -> None:
+        """A gauge with one label, read by `values` whenever it is asked for."""
+        self.registry.register(_Read(name, text, label, values))
+
+    def read_one(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A gauge without labels, read by `value` whenever it is asked for."""
+        Gauge(name, text, registry=self.registry).set_function(value)

@@ -1,0 +1,254 @@
+"""
+What gateways call: a Klein resource that serves the path of every cube's application URL.
+
+A cube is found by the path its gateway was given, then by registration id, and by source address
+only to choose among cubes that share a path (protocol, section 2).  Every answer is quick: it waits
+for the commit of what a notification changed, and for nothing after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+
+from cubehook.config import Cube
+from cubehook.events import Micros
+from cubehook.interfaces import IIntake, StoreFullError
+from cubehook.net.site import MAX_BODY, LimitedRequest
+from cubehook.text import printable
+from cubehook.xcc import codec, soap
+from cubehook.xcc import messages as xcc
+
+SOAP_TYPE = b"application/soap+xml"
+
+
+class CubeRegistrar(Protocol):
+    """What the resource needs of a cube's registrar."""
+
+    @property
+    def registration_id(self) -> str | None:
+        """The id of the current registration."""
+
+    def heard(self, message: xcc.FromGateway, at: Micros) -> codec.Message | None:
+        """Take note of a message; the answer to it, None for an empty one."""
+
+
+class Traffic(Protocol):
+    """What the resource tells of its traffic."""
+
+    def answered(self, cube: str, message: str, received_at: Micros) -> None:
+        """A message was taken and its answer is about to be written."""
+
+    def rejected(self, reason: str) -> None:
+        """A request was refused; `reason` is one of a closed set of words."""
+
+
+class Gateway:
+    """One cube as the listener knows it."""
+
+    def __init__(self, cube: Cube, registrar: CubeRegistrar) -> None:
+        self.id = cube.id
+        self.registrar = registrar
+        self.path = application_path(cube.application_url)
+        self.host = urlsplit(cube.provider_url).hostname
+        networks = [ip_network(network, strict=False) for network in cube.allow_from]
+
+        @lru_cache(maxsize=1024)
+        def allowed(address: str) -> bool:
+            try:
+                found = ip_address(address.partition("%")[0])
+            except ValueError:
+                return False
+            mapped = getattr(found, "ipv4_mapped", None)
+            return any((mapped or found) in network for network in networks)
+
+        self.allows: Callable[[str], bool] = allowed if networks else lambda address: True
+
+
+def application_path(url: str) -> bytes:
+    """The request path that a gateway uses for this application URL, as bytes on the wire."""
+    parts = urlsplit(url)
+    path = parts.path or "/"
+    return (f"{path}?{parts.query}" if parts.query else path).encode("utf-8")
+
+
+class XccResource:
+    """
+    Serves the cubes of `gateways`, which may be replaced at any time by `serve`.
+
+    `hold` makes requests wait until `release`: the service listens before it has read its state.
+    """
+
+    app = Klein()
+    # A path is served to the letter, double slashes and all.
+    app.url_map.merge_slashes = False
+    _log = Logger()
+
+    def __init__(self, intake: IIntake, traffic: Traffic, now: Callable[[], Micros]) -> None:
+        self._intake = intake
+        self._traffic = traffic
+        self._now = now
+        self._by_path: dict[bytes, list[Gateway]] = {}
+        self._held: list[Deferred[None]] | None = []
+
+    def serve(self, gateways: Iterable[Gateway]) -> None:
+        """Serve these cubes, and no others."""
+        by_path: dict[bytes, list[Gateway]] = {}
+        for gateway in gateways:
+            by_path.setdefault(gateway.path, []).append(gateway)
+        self._by_path = by_path
+
+    def release(self) -> None:
+        """Begin to answer, first those who wait."""
+        held, self._held = self._held, None
+        for waiting in held or ():
+            waiting.callback(None)
+
+    def resource(self) -> Resource:
+        """The resource to put into a site."""
+        return self.app.resource()  # type: ignore[no-any-return]
+
+    @app.route("/", branch=True)
+    def receive(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
+        if self._held is not None:
+            waiting: Deferred[None] = Deferred()
+            self._held.append(waiting)
+            return waiting.addCallback(lambda _: self._receive(request))
+        return self._receive(request)
+
+    def _receive(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
+        candidates = self._by_path.get(request.uri)
+        if candidates is None:
+            return self._no_such_path(request)
+        address = getattr(request.client, "host", "")
+        allowed = [gateway for gateway in candidates if gateway.allows(address)]
+        if not allowed:
+            self._traffic.rejected("address")
+            self._log.warn(
+                "Refused {address} at the application URL of cube {cube}: it is not in the cube's allow_from",
+                address=printable(address),
+                cube=candidates[0].id,
+            )
+            return _plain(request, 403, "This address may not speak as this cube (allow_from).\n")
+        if request.method != b"POST":
+            self._traffic.rejected("method")
+            request.setHeader(b"Allow", b"POST")
+            return _plain(request, 405, "cubehook listens here for a gateway's XCC messages (POST).\n")
+        if request.too_large:
+            error: soap.SoapError = soap.TooLargeError(MAX_BODY)
+            return self._fault(request, allowed[0], error)
+        raw = request.content.getvalue()  # type: ignore[union-attr]
+        try:
+            message = codec.read(raw)
+        except soap.SoapError as caught:
+            return self._fault(request, allowed[0], caught)
+        if not isinstance(message, xcc.FromGateway):
+            return self._fault(request, allowed[0], soap.UnsupportedError(codec.name(message)))
+        gateway = allowed[0] if len(allowed) == 1 else _choose(allowed, message, address)
+        return self._take(request, gateway, message, raw)
+
+    def _take(
+        self, request: LimitedRequest, gateway: Gateway, message: xcc.FromGateway, raw: bytes
+    ) -> bytes | Deferred[bytes]:
+        at = self._now()
+        cube = gateway.id
+        answer = gateway.registrar.heard(message, at)
+        if type(message) is xcc.NotifyXccConnectionData:
+            return self._intake.connection_data(cube, message, raw, at).addCallbacks(
+                self._kept,
+                self._not_kept,
+                callbackArgs=(cube, request.received_at),
+                errbackArgs=(request, cube),
+            )
+        if type(message) is xcc.SolicitXccConnectionAuthorize:
+            self._intake.authorize(cube, message, raw, at)
+        elif type(message) is xcc.UnknownMessage:
+            self._log.debug(
+                "Cube {cube} sent a message this version does not know: {name}",
+                cube=cube,
+                name=printable(message.name),
+            )
+            if not message.name.startswith("Notify"):
+                return self._fault(request, gateway, soap.UnsupportedError(message.name))
+        self._traffic.answered(cube, codec.name(message), request.received_at)
+        if answer is None:
+            return b""
+        request.setHeader(b"Content-Type", SOAP_TYPE)
+        return codec.write(answer)
+
+    def _kept(self, _: None, cube: str, received_at: Micros) -> bytes:
+        self._traffic.answered(cube, "NotifyXccConnectionData", received_at)
+        return b""
+
+    def _not_kept(self, failure: Failure, request: LimitedRequest, cube: str) -> bytes:
+        failure.trap(StoreFullError)
+        self._traffic.rejected("store_full")
+        self._log.error(
+            "Cube {cube} was told to try later: the store is away and memory holds all it may", cube=cube
+        )
+        request.setResponseCode(503)
+        request.setHeader(b"Content-Type", SOAP_TYPE)
+        return codec.write(soap.service_exception("The application cannot take more events at the moment"))
+
+    def _fault(self, request: LimitedRequest, gateway: Gateway, error: soap.SoapError) -> bytes:
+        self._traffic.rejected(error.word)
+        self._log.warn(
+            "Cube {cube}: refused what {address} sent: {error}",
+            cube=gateway.id,
+            address=printable(getattr(request.client, "host", "")),
+            error=printable(str(error)),
+        )
+        request.setResponseCode(error.status)
+        request.setHeader(b"Content-Type", SOAP_TYPE)
+        return codec.write(error.fault())
+
+    def _no_such_path(self, request: LimitedRequest) -> bytes:
+        self._traffic.rejected("path")
+        path = printable(request.uri.decode("latin-1"))
+        near = [
+            known for known in self._by_path if known.strip(b"/").lower() == request.uri.strip(b"/").lower()
+        ]
+        if near:
+            self._log.warn(
+                "{address} called {path}, which no cube has as application_url; the path of {cube} is "
+                "{known}: the router's remote-url must equal it to the letter, trailing slash included",
+                address=printable(getattr(request.client, "host", "")),
+                path=path,
+                cube=self._by_path[near[0]][0].id,
+                known=near[0].decode("latin-1"),
+            )
+        else:
+            self._log.info(
+                "{address} called {path}, which no cube has as application_url",
+                address=printable(getattr(request.client, "host", "")),
+                path=path,
+            )
+        return _plain(request, 404, "No cube has this path in its application_url.\n")
+
+
+def _choose(gateways: list[Gateway], message: xcc.FromGateway, address: str) -> Gateway:
+    """The gateway among several with one path: by registration id, else by source address."""
+    registration_id = message.msg_header.registration_id
+    if registration_id is not None:
+        for gateway in gateways:
+            if gateway.registrar.registration_id == registration_id:
+                return gateway
+    for gateway in gateways:
+        if gateway.host == address:
+            return gateway
+    return gateways[0]
+
+
+def _plain(request: LimitedRequest, status: int, text: str) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+    return text.encode()
