@@ -1,46 +1,80 @@
 """
-The configuration: TOML to frozen structs, every error reported at once.
+The settings, as frozen structs: each field's type, bounds, rule and default.
 
 The keys are the contract's; `etc/cubehook.toml` shows each with its default.
+`cubehook.config_reader` makes these structs from a file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from cubehook import config_rules as rules
 from cubehook.events import CallState, Granularity
+
+# Alone, `$` would also match before a line break at the end.
+Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
+"""Names a cube or webhook in file names, metrics and URLs."""
+
+LevelName: TypeAlias = Literal["debug", "info", "warn", "error", "critical"]
+
+Endpoint: TypeAlias = Annotated[
+    str, rules.rule('a Twisted endpoint string such as "tcp:8090:interface=127.0.0.1"', rules.endpoint)
+]
+Network: TypeAlias = Annotated[
+    str, rules.rule('a network such as "192.0.2.0/24", or an address', rules.network)
+]
+GatewayUrl: TypeAlias = Annotated[
+    str, rules.rule("an http or https URL with a host", rules.gateway_url, rules.shown_url)
+]
+ReceiverUrl: TypeAlias = Annotated[str, rules.rule("the receiver's URL", rules.receiver_url, rules.shown_url)]
+Region: TypeAlias = Annotated[str, rules.rule('a region of two capital letters, such as "US"', rules.region)]
+HeaderName: TypeAlias = Annotated[str, rules.rule("the name of an HTTP header", rules.header_name)]
+HeaderValue: TypeAlias = Annotated[str, rules.rule("the value of an HTTP header", rules.header_value, None)]
+Secret: TypeAlias = Annotated[str, rules.rule("a text", str, None)]
+Database: TypeAlias = Annotated[str, rules.rule('"sqlite"', rules.database, None)]
+Duration: TypeAlias = Annotated[
+    int, rules.rule('a duration such as "90d", "12h", "30m" or "45s"', rules.duration)
+]
+Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=600)]
+Wait: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=30 * 86400)]
+Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Concurrency: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 ALL_STATES = (CallState.ALERTING, CallState.CONNECTED, CallState.DISCONNECTED)
 DEFAULT_RETRY = (2.0, 10.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0, 86400.0)
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Twisted endpoint strings."""
+    """Where the service listens: what the gateways call, and the console with the REST API."""
 
-    cubes: tuple[str, ...] = ("tcp:8090",)
-    console: tuple[str, ...] = ("tcp:8080:interface=127.0.0.1",)
+    cubes: Annotated[tuple[Endpoint, ...], msgspec.Meta(min_length=1)] = ("tcp:8090",)
+    console: tuple[Endpoint, ...] = ("tcp:8080:interface=127.0.0.1",)
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    level: str = "info"
-    levels: dict[str, str] = {}
-    format: str = "text"
-    rotate_bytes: int = 10_000_000
-    keep: int = 10
+    """`keep` counts the rotated files that stay beside the current one."""
+
+    level: LevelName = "info"
+    levels: dict[str, LevelName] = {}
+    format: Literal["text", "json"] = "text"
+    rotate_bytes: Annotated[int, msgspec.Meta(ge=10_000)] = 10_000_000
+    keep: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
 
 
 class Cube(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One gateway; `id` is its key in the file."""
 
-    id: str
-    provider_url: str
-    application_url: str
+    id: Id
+    provider_url: GatewayUrl
+    application_url: GatewayUrl
     enabled: bool = True
     description: str = ""
-    default_region: str | None = None
-    allow_from: tuple[str, ...] = ()
+    default_region: Region | None = None
+    allow_from: tuple[Network, ...] = ()
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,33 +85,33 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     them to `[delivery]`; `options` belongs to the transport, which validates it.
     """
 
-    id: str
+    id: Id
     name: str = ""
     description: str = ""
-    url: str = ""
+    url: ReceiverUrl = ""
     method: str = "POST"
     enabled: bool = True
-    states: tuple[CallState, ...] = ALL_STATES
+    states: Annotated[tuple[CallState, ...], msgspec.Meta(min_length=1)] = ALL_STATES
     cubes: tuple[str, ...] = ()
-    headers: dict[str, str] = {}
-    payload: str = "basic"
+    headers: dict[HeaderName, HeaderValue] = {}
+    payload: Literal["basic", "full"] = "basic"
     granularity: Granularity = Granularity.CALL
     transport: str = "http"
-    secret: str | None = None
+    secret: Secret | None = None
     options: dict[str, object] = {}
-    timeout: float | None = None
-    retry: tuple[float, ...] | None = None
-    jitter: float | None = None
-    concurrency: int | None = None
+    timeout: Timeout | None = None
+    retry: tuple[Wait, ...] | None = None
+    jitter: Share | None = None
+    concurrency: Concurrency | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Defaults for every webhook; `timeout` bounds the whole exchange, the body included."""
 
-    timeout: float = 15.0
-    retry: tuple[float, ...] = DEFAULT_RETRY
-    jitter: float = 0.2
-    concurrency: int = 8
+    timeout: Timeout = 15.0
+    retry: tuple[Wait, ...] = DEFAULT_RETRY
+    jitter: Share = 0.2
+    concurrency: Concurrency = 8
 
 
 class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,22 +122,24 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unless allowed; everything else is allowed unless denied.
     """
 
-    deny: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ()
+    deny: tuple[Network, ...] = ()
+    allow: tuple[Network, ...] = ()
 
 
 class Manhole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    ssh: str | None = None
+    """A Python prompt inside the running service; a door is closed unless its endpoint is named."""
+
+    ssh: Endpoint | None = None
     authorized_keys: Path | None = None
-    telnet: str | None = None
+    telnet: Endpoint | None = None
     password_file: Path | None = None
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds; written as `90d`, `12h`, `30m` or `45s`."""
 
-    calls: int = 90 * 86400
-    deliveries: int = 30 * 86400
+    calls: Duration = 90 * 86400
+    deliveries: Duration = 30 * 86400
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,7 +151,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     source: Path | None = None
     state_dir: Path = Path("var")
-    database: str = "sqlite"
+    database: Database = "sqlite"
     listen: Listen = Listen()
     log: Log = Log()
     cubes: tuple[Cube, ...] = ()

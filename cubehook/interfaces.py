@@ -17,7 +17,7 @@ from zope.interface import Attribute, Interface
 from cubehook.config import Webhook
 from cubehook.events import Call, Event, Micros
 from cubehook.records import Attempt, Delivery, ErrorClass, Notification, Registration
-from cubehook.xcc.messages import NotifyXccConnectionData
+from cubehook.xcc.messages import NotifyXccConnectionData, SolicitXccConnectionAuthorize
 
 
 class Outbound(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +165,7 @@ class IJournal(Interface):
     """What the intake and registrations need of the store."""
 
     degraded = Attribute("bool: commits are failing, work is held in memory")
+    full = Attribute("bool: memory holds as much as it may; `accept` would refuse")
 
     def accept(
         notification: Notification | None,
@@ -196,6 +197,9 @@ class IIntake(Interface):
         cannot commit, after at most two seconds.  Errbacks with `StoreFullError` when the
         gateway must be told to try later.  The work is done whether or not anyone waits.
         """
+
+    def authorize(cube: str, message: SolicitXccConnectionAuthorize, raw: bytes, at: Micros) -> None:
+        """Learn a call's numbers from a solicitation; its answer waits for nothing."""
 
 
 class StoreFullError(Exception):

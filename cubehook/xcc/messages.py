@@ -246,8 +246,8 @@ class ResponseXccConnectionMediaForking(msgspec.Struct, frozen=True):
 
 class RequestXccConnectionAuthorizeDone(msgspec.Struct, frozen=True, kw_only=True):
     msg_header: MsgHeader
-    call_data: CallData | None = None
-    conn_data: ConnData | None = None
+    call_id: str
+    conn_id: str
     action: Release | ContinueProcessing
 
 
@@ -257,8 +257,8 @@ class ResponseXccConnectionAuthorizeDone(msgspec.Struct, frozen=True):
 
 class RequestXccConnectionAddressAnalyzeDone(msgspec.Struct, frozen=True, kw_only=True):
     msg_header: MsgHeader
-    call_data: CallData | None = None
-    conn_data: ConnData | None = None
+    call_id: str
+    conn_id: str
     action: Release | ContinueProcessing | CallRoute
 
 
@@ -326,7 +326,7 @@ class SolicitXccConnectionAddressAnalyze(msgspec.Struct, frozen=True, kw_only=Tr
     msg_header: MsgHeader
     call_data: CallData
     conn_data: ConnData
-    collect_address: str | None = None
+    collect_address: AddrData | None = None
 
 
 class ResponseXccConnectionAddressAnalyze(msgspec.Struct, frozen=True, kw_only=True):

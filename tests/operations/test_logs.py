@@ -39,9 +39,7 @@ def call_event(**changes: object) -> CallEvent:
 
 
 def event(**changes: object) -> Event:
-    return Event(
-        id=1, call=2, cube="hq", granularity=Granularity.CALL, at=NOW, payload=call_event(**changes)
-    )
+    return Event(id=1, call=2, cube="hq", granularity=Granularity.CALL, at=NOW, payload=call_event(**changes))
 
 
 class LogsTests(SynchronousTestCase):
@@ -72,7 +70,9 @@ class LogsTests(SynchronousTestCase):
 
     def test_received_text_is_not_a_format(self) -> None:
         self.open()
-        Logger("cubehook").warn("Number {number}", number="{log_source.__class__}\n2024 info forged: line\x1b[2J")
+        Logger("cubehook").warn(
+            "Number {number}", number="{log_source.__class__}\n2024 info forged: line\x1b[2J"
+        )
         text = self.read("cubehook.log")
         self.assertIn(r"Number {log_source.__class__}\x0a2024 info forged: line\x1b[2J", text)
         self.assertEqual(text.count("\n"), 1)

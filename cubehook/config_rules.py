@@ -1,0 +1,232 @@
+"""
+What a single value of the configuration may be, beyond its type.
+
+A `Rule` hangs on a field's type (`Annotated[str, rule(...)]`) and is applied by
+`cubehook.config_reader`.  Its words may end up on a screen or in a log, so no rule
+repeats a value that may be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+_EXTRA: Final = "cubehook.rule"
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_URL_TEXT = re.compile(r"[\x21-\x7e]+")
+_URL_START = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]", re.ASCII)
+_PART = re.compile(r"((?:[^:\\]|\\.)*)(?::|\Z)", re.DOTALL)
+
+# The order in which Twisted takes arguments that are given without a name.
+_POSITIONAL = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "ssl": ("port",),
+    "unix": ("address",),
+}
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How a text of the configuration becomes a value.
+
+    `expected` tells in words what is wanted.  `read` takes the text and returns the
+    value, or raises ValueError; the error's words, if any, tell what is wrong with the
+    text without repeating it.  `show` makes a found text fit for an error message;
+    None if it may not be shown at all.
+    """
+
+    expected: str
+    read: Callable[[str], Any]
+    show: Callable[[str], str] | None = None
+
+
+def rule(expected: str, read: Callable[[str], Any], show: Callable[[str], str] | None = str) -> msgspec.Meta:
+    """A `Rule` as a type's metadata."""
+    return msgspec.Meta(extra={_EXTRA: Rule(expected=expected, read=read, show=show)})
+
+
+def rule_of(extra: dict[str, Any] | None) -> Rule | None:
+    """The rule that `rule` put into a type's metadata."""
+    return (extra or {}).get(_EXTRA)
+
+
+def shown_url(text: str) -> str:
+    """`text` without what may be secret in a URL: user, password, query and fragment."""
+    start, separator, rest = text.partition("://")
+    if not separator:
+        return "..."
+    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{start}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def duration(text: str) -> int:
+    """Seconds of `90d`, `12h`, `30m` or `45s`."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def gateway_url(text: str) -> str:
+    """An absolute http or https URL of the kind that names a gateway's or our own service."""
+    if not _URL_TEXT.fullmatch(text):
+        raise ValueError("it holds spaces or characters outside ASCII")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("its host or port cannot be read") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("it does not begin with http:// or https://")
+    if not parts.hostname:
+        raise ValueError("it has no host")
+    if port == 0:
+        raise ValueError("its port is 0")
+    if "@" in parts.netloc:
+        raise ValueError("a user name in it would not be used")
+    if "#" in text:
+        raise ValueError("what follows # is never sent")
+    return text
+
+
+def receiver_url(text: str) -> str:
+    """Empty, or an absolute URL of any scheme: what schemes will do is the transport's to say."""
+    if text and not (_URL_TEXT.fullmatch(text) and _URL_START.match(text)):
+        raise ValueError("it is not of the form scheme://host/path, or holds spaces")
+    return text
+
+
+def network(text: str) -> str:
+    """An IP network or a single address."""
+    try:
+        ip_network(text)
+    except ValueError:
+        try:
+            wider = ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError from None
+        raise ValueError(f"its address lies inside {wider}; write that, or the address alone") from None
+    return text
+
+
+def region(text: str) -> str:
+    """A region that phonenumbers knows, such as `US`."""
+    from phonenumbers import SUPPORTED_REGIONS
+
+    if text not in SUPPORTED_REGIONS:
+        raise ValueError
+    return text
+
+
+def database(text: str) -> str:
+    """`sqlite`, the only store there is."""
+    if text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("this version keeps its data in SQLite only, not in PostgreSQL")
+    if text != "sqlite":
+        raise ValueError
+    return text
+
+
+def header_name(text: str) -> str:
+    """A field name of HTTP (RFC 9110, section 5.1)."""
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def header_value(text: str) -> str:
+    """A field value of HTTP in Latin-1."""
+    if "\n" in text or "\r" in text:
+        raise ValueError("it holds a line break")
+    if not _HEADER_VALUE.fullmatch(text):
+        raise ValueError("it holds a control character or one outside Latin-1")
+    if text != text.strip(" \t"):
+        raise ValueError("it begins or ends with a space")
+    return text
+
+
+def endpoint_parts(text: str) -> tuple[str, dict[str, str]]:
+    """
+    The type and the named arguments of a Twisted endpoint string.
+
+    Arguments without a name get the one Twisted gives them; where that is not known here,
+    they are left out.
+    """
+    parts = [found[1] for found in _PART.finditer(text)]
+    # A text that does not end in a colon ends in an empty match.
+    if len(parts) > 1 and not text.endswith(":"):
+        parts.pop()
+    kind = parts[0].lower()
+    names = iter(_POSITIONAL.get(kind, ()))
+    arguments: dict[str, str] = {}
+    for part in parts[1:]:
+        name, equals, value = part.partition("=")
+        if not equals:
+            name, value = next(names, ""), part
+        if name:
+            arguments[name] = re.sub(r"\\(.)", r"\1", value)
+    return kind, arguments
+
+
+def endpoint(text: str) -> str:
+    """A server endpoint string that Twisted understands; nothing is opened."""
+    kind, arguments = endpoint_parts(text)
+    if kind == "systemd":
+        _systemd(arguments)
+        return text
+    if kind == "stdio":
+        raise ValueError("a service has no standard input")
+    if kind in ("tcp", "tcp6", "ssl"):
+        port = arguments.get("port", "")
+        if not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
+            raise ValueError("its port is not a number from 0 to 65535")
+    if kind == "unix" and not arguments.get("address"):
+        raise ValueError("it names no socket")
+
+    from twisted.internet.endpoints import serverFromString
+
+    try:
+        # The parsers only hand the reactor on to the endpoint, which is not used.
+        serverFromString(None, text)
+    except TypeError:
+        raise ValueError(f"{kind}: does not take these arguments") from None
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}") from None
+    except Exception as error:  # parsers may be anybody's plugins, and raise anything
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _systemd(arguments: dict[str, str]) -> None:
+    # Twisted looks the socket up at once; it is there only under systemd.
+    if arguments.get("domain") not in ("INET", "INET6", "UNIX"):
+        raise ValueError("its domain is not INET, INET6 or UNIX")
+    if ("index" in arguments) == ("name" in arguments):
+        raise ValueError("it wants either index= or name=")
+    if not arguments.get("index", "0").isdecimal():
+        raise ValueError("its index is not a number")
+
+
+def is_local(text: str) -> bool:
+    """Whether only this machine can reach the endpoint: a Unix socket, or TCP on loopback."""
+    kind, arguments = endpoint_parts(text)
+    if kind == "unix":
+        return True
+    interface = arguments.get("interface", "")
+    if kind not in ("tcp", "tcp6"):
+        return False
+    if interface == "localhost":
+        return True
+    try:
+        return ip_address(interface).is_loopback
+    except ValueError:
+        return False

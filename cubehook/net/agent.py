@@ -1,0 +1,415 @@
+"""
+The agent that one webhook sends through: its own connections, egress checked, TLS verified.
+
+Two guards stand before every connection: names are resolved through a filter, so a name that now resolves
+to a denied address (rebinding) does not pass, and each literal address is checked again where the socket
+is made.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakSet
+
+from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection, Context
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostnameResolver,
+    IHostResolution,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
+from twisted.internet.ssl import CertificateOptions, TLSVersion, platformTrust
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from cubehook.net.egress import BlockedError, EgressPolicy
+
+IDLE_TIMEOUT = 4.0
+"""Seconds an idle connection is kept: under the 5 s after which many servers close theirs, since a
+request that meets the closing is lost."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that `WebhookAgent.close` gives receivers to close their side before connections are cut."""
+
+
+class Phase(enum.StrEnum):
+    """How far an exchange has come, as words that follow "while"."""
+
+    CONNECTING = "connecting"
+    HANDSHAKE = "negotiating TLS"
+    WAITING = "waiting for the answer"
+    READING = "reading the answer's body"
+
+
+class WebhookAgent:
+    """
+    An agent for one webhook.  Nothing of it is shared with another: no connection, no cookie.
+
+    `timeout` bounds each attempt to connect, in seconds; `concurrency` is how many idle connections
+    are kept.  `tls` makes the TLS context, once it is needed; `platform_tls` unless given.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        policy: EgressPolicy,
+        *,
+        timeout: float,
+        concurrency: int,
+        tls: Callable[[], Context] | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self._policy = policy
+        self._timeout = timeout
+        self._tls = tls or platform_tls
+        self._endpoints: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = {}
+        self._live: WeakSet[Any] = WeakSet()
+        self._pool = pool = HTTPConnectionPool(reactor)
+        pool.maxPersistentPerHost = concurrency
+        pool.cachedConnectionTimeout = IDLE_TIMEOUT
+        pool.retryAutomatically = False
+
+    def exchange(self) -> Exchange:
+        """An agent for one request, which remembers how far it came and with whom."""
+        return Exchange(self)
+
+    def endpoint(self, uri: URI) -> IStreamClientEndpoint:
+        """Where `uri` leads, guarded; made once for each origin, since a webhook has but one."""
+        key = (uri.scheme, uri.host, uri.port)
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            endpoint = self._endpoints[key] = self._make_endpoint(uri)
+        return endpoint
+
+    def connection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        """A connection to `endpoint`, kept from before or new."""
+        return self._pool.getConnection(key, endpoint)
+
+    async def close(self) -> None:
+        """Close every idle connection; one whose receiver does not close its side is cut."""
+        closed = self._pool.closeCachedConnections()
+        cut = self.reactor.callLater(CLOSE_TIMEOUT, self._cut)
+        try:
+            await closed
+        finally:
+            if cut.active():
+                cut.cancel()
+
+    def _cut(self) -> None:
+        for connection in list(self._live):
+            connection.transport.abortConnection()
+
+    def _make_endpoint(self, uri: URI) -> IStreamClientEndpoint:
+        host = uri.host.decode("ascii")
+        endpoint: IStreamClientEndpoint = GuardedEndpoint(
+            self.reactor, self._policy, host, uri.port, self._timeout
+        )
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(VerifyingCreator(host, self._tls()), endpoint)
+        elif uri.scheme != b"http":
+            raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
+        return _TrackedEndpoint(endpoint, self._live)
+
+
+@implementer(IAgent, IAgentEndpointFactory)
+class Exchange:
+    """
+    One request and its response over a `WebhookAgent`.
+
+    It is an IAgent, for treq to be put around.  `phase` tells how far it came, `peer` the address
+    of the receiver once connected, `encoding` the response's Content-Encoding.
+
+    The response's body comes as sent: treq would decompress gzip without a bound on what comes out
+    of it, so `Content-Encoding` is taken off here, for `cubehook.net.body` to do it with one, and
+    `Accept-Encoding` is not sent.
+    """
+
+    persistent = True
+    encoding = b""
+    _connection: Any = None
+    _answered = False
+
+    def __init__(self, agent: WebhookAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        if headers is not None:
+            headers.removeHeader(b"accept-encoding")
+        # Twisted's Agent asks its pool for nothing but `persistent` and `getConnection`.
+        agent = Agent.usingEndpointFactory(self._agent.reactor, self, pool=self)
+        answered: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
+        return answered.addCallback(self._headers_received)
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        return self._agent.endpoint(uri)
+
+    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        return self._agent.connection(key, endpoint).addCallback(self._connected)
+
+    @property
+    def phase(self) -> Phase:
+        if self._connection is None:
+            return Phase.CONNECTING
+        if self._answered:
+            return Phase.READING
+        certificate = getattr(self._connection.transport, "getPeerCertificate", None)
+        if certificate is not None and certificate() is None:
+            return Phase.HANDSHAKE
+        return Phase.WAITING
+
+    @property
+    def peer(self) -> str | None:
+        """The receiver's address and port, or None if there was no connection."""
+        if self._connection is None:
+            return None
+        peer = self._connection.transport.getPeer()
+        return f"[{peer.host}]:{peer.port}" if ":" in peer.host else f"{peer.host}:{peer.port}"
+
+    def abort(self) -> None:
+        """Cut the connection at once, whatever is still on its way."""
+        if self._connection is not None:
+            self._connection.transport.abortConnection()
+
+    def _connected(self, connection: Any) -> Any:
+        self._connection = connection
+        return connection
+
+    def _headers_received(self, response: IResponse) -> IResponse:
+        self._answered = True
+        headers: Headers = response.headers
+        encoding = headers.getRawHeaders(b"content-encoding")
+        if encoding is not None:
+            self.encoding = b", ".join(encoding).strip().lower()
+            headers.removeHeader(b"content-encoding")
+        return response
+
+
+@implementer(IStreamClientEndpoint)
+class GuardedEndpoint:
+    """Connects to `host` over TCP, if and where `policy` lets it; fails with BlockedError otherwise."""
+
+    def __init__(self, reactor: Any, policy: EgressPolicy, host: str, port: int, timeout: float) -> None:
+        self._reactor = reactor
+        self._policy = policy
+        self._host = host
+        self._port = port
+        self._timeout = timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        guard = _Guard(self._reactor, self._policy)
+        connected = HostnameEndpoint(guard, self._host, self._port, self._timeout).connect(protocolFactory)
+
+        def explain(failure: Failure) -> Failure:
+            # Nothing was left to connect to: say why, rather than that the name is unknown.
+            if guard.blocked is not None and failure.check(DNSLookupError):
+                blocked = guard.blocked
+                return Failure(BlockedError(blocked.rule, blocked.address, self._named(blocked.address)))
+            return failure
+
+        return connected.addErrback(explain)
+
+    def _named(self, address: str) -> str | None:
+        return None if self._host == address else self._host
+
+
+@implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver, IHostnameResolver)
+class _Guard:
+    """
+    The reactor as one connection attempt may see it: time, and TCP to what the policy allows.
+
+    `blocked` is the last address that the policy denied.
+    """
+
+    blocked: BlockedError | None = None
+
+    def __init__(self, reactor: Any, policy: EgressPolicy) -> None:
+        self._reactor = reactor
+        self._policy = policy
+
+    @property
+    def nameResolver(self) -> IHostnameResolver:
+        return self
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        raise TypeError("a guarded reactor's name resolver cannot be replaced")
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        resolver: IHostnameResolver = self._reactor.nameResolver
+        return resolver.resolveHostName(
+            _Filter(resolutionReceiver, self._permits), hostName, portNumber, addressTypes, transportSemantics
+        )
+
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> Any:
+        self._policy.check(host)
+        return self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
+
+    def listenTCP(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a guarded reactor does not listen")
+
+    def seconds(self) -> float:
+        seconds: float = self._reactor.seconds()
+        return seconds
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any, **kw: Any) -> IDelayedCall:
+        call: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kw)
+        return call
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        calls: Sequence[IDelayedCall] = self._reactor.getDelayedCalls()
+        return calls
+
+    def _permits(self, address: str) -> bool:
+        try:
+            self._policy.check(address)
+        except BlockedError as blocked:
+            self.blocked = blocked
+            return False
+        return True
+
+
+@implementer(IResolutionReceiver)
+class _Filter:
+    """Passes on the addresses that `permits` returns True for."""
+
+    def __init__(self, receiver: IResolutionReceiver, permits: Callable[[str], bool]) -> None:
+        self._receiver = receiver
+        self._permits = permits
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        self._receiver.resolutionBegan(resolutionInProgress)
+
+    def addressResolved(self, address: Any) -> None:
+        if self._permits(address.host):
+            self._receiver.addressResolved(address)
+
+    def resolutionComplete(self) -> None:
+        self._receiver.resolutionComplete()
+
+
+@implementer(IStreamClientEndpoint)
+class _TrackedEndpoint:
+    """Remembers the connections that `endpoint` makes for as long as they are referred to."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, live: WeakSet[Any]) -> None:
+        self._endpoint = endpoint
+        self._live = live
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return self._endpoint.connect(protocolFactory).addCallback(self._connected)
+
+    def _connected(self, protocol: IProtocol) -> IProtocol:
+        self._live.add(protocol)
+        return protocol
+
+
+class UntrustedError(Exception):
+    """The receiver's certificate was not accepted; the text says why."""
+
+
+# OpenSSL's x509_vfy.h.
+_REASONS = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its authority is not known: the chain ends in a self-signed certificate",
+    20: "its authority is not known, or an intermediate certificate is missing",
+    21: "its authority is not known, or an intermediate certificate is missing",
+    23: "it has been revoked",
+    26: "it is not meant for servers",
+    66: "its key is too weak",
+    67: "its authority's key is too weak",
+    68: "its signature algorithm is too weak",
+}
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class VerifyingCreator:
+    """
+    Makes client connections that accept nothing but a certificate of a trusted authority for `host`.
+
+    Twisted's own `optionsForClientTLS` checks the same, but tells of a bad chain only that it is bad;
+    this one fails with UntrustedError and the reason.
+    """
+
+    def __init__(self, host: str, context: Context) -> None:
+        self._host = host
+        self._is_address = isIPAddress(host) or isIPv6Address(host)
+        self._context = context
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
+        connection = Connection(self._context, None)
+        # RFC 6066, section 3: an address is not sent as a server's name.
+        if not self._is_address:
+            connection.set_tlsext_host_name(self._host.encode("ascii"))
+
+        def verify(_: Connection, certificate: Any, error: int, depth: int, accepted: int) -> bool:
+            # pyOpenSSL takes an exception out of here for a refusal.
+            problem = self._problem(certificate, error, depth, bool(accepted))
+            if problem is not None:
+                tlsProtocol.failVerification(Failure(UntrustedError(problem)))
+            return problem is None
+
+        connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        return connection
+
+    def _problem(self, certificate: Any, error: int, depth: int, accepted: bool) -> str | None:
+        if not accepted:
+            whose = "the receiver's certificate" if depth == 0 else "a certificate in the receiver's chain"
+            return f"{whose} is not trusted: {_REASONS.get(error, f'OpenSSL verification error {error}')}"
+        if depth > 0:
+            return None
+        try:
+            if self._is_address:
+                verify_certificate_ip_address(certificate.to_cryptography(), self._host)
+            else:
+                verify_certificate_hostname(certificate.to_cryptography(), self._host)
+        except (VerificationError, CertificateError):
+            return f"the receiver's certificate is not for {self._host}"
+        return None
+
+
+def tls_context(trust_root: Any) -> Context:
+    """A context for TLS 1.2 or later that trusts `trust_root`, as Twisted's CertificateOptions takes it."""
+    return CertificateOptions(trustRoot=trust_root, raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
+
+
+@functools.cache
+def platform_tls() -> Context:
+    """The context that trusts what the platform trusts; loaded once, at the first use."""
+    return tls_context(platformTrust())

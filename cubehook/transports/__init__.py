@@ -1,0 +1,3 @@
+"""
+Ways to deliver an event: each module one transport, found through `cubehook.plugins`.
+"""

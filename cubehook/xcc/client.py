@@ -1,0 +1,401 @@
+"""
+What we ask of a gateway: SOAP requests to its `provider_url`, and what is wrong when no good answer comes.
+
+A gateway allows few connections (`ip http max-connections` 5) and closes them as it likes: one request is
+under way at a time, each on a connection of its own, and one that met a closed connection is sent once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from itertools import count
+from urllib.parse import urlsplit
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+    TimeoutError,
+)
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+
+from cubehook import __version__
+from cubehook.config import Cube
+from cubehook.text import printable
+from cubehook.xcc import codec, soap
+from cubehook.xcc import messages as xcc
+
+APPLICATION_NAME = "cubehook"
+
+CONNECTION_EVENTS = (
+    "CREATED",
+    "REDIRECTED",
+    "ALERTING",
+    "CONNECTED",
+    "TRANSFERRED",
+    "CALL_DELIVERY",
+    "DISCONNECTED",
+    "HANDOFFLEAVE",
+    "HANDOFFJOIN",
+)
+"""Every event that only tells.  AUTHORIZE_CALL and ADDRESS_ANALYZE would have calls wait for us."""
+
+BLOCKING_TIMEOUT = 1
+"""Seconds after which a gateway that asks us all the same goes on with the call."""
+
+ANSWER_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+MAX_ANSWER = 1 << 20
+
+_HEADERS = Headers({"Content-Type": ["application/soap+xml"], "User-Agent": [f"cubehook/{__version__}"]})
+
+_PROVIDER_URL = "provider_url must be the gateway's own, http://GATEWAY:8090/cisco_xcc."
+_FEW_CONNECTIONS = (
+    "It may be busy, or the few connections it allows may all be taken: see `show wsapi http server`, and "
+    "set `ip http max-connections 100`."
+)
+
+
+class GatewayError(Exception):
+    """
+    No usable answer came; `str()` of it says what happened and what to check, fit to be shown.
+
+    `result` is one of a closed set of words, for metrics.
+    """
+
+    result = "failed"
+
+    def __init__(self, words: str, result: str | None = None) -> None:
+        super().__init__(words)
+        if result is not None:
+            self.result = result
+
+
+class UnreachableError(GatewayError):
+    """No connection could be made; `result` tells apart why."""
+
+    result = "unreachable"
+
+
+class AnswerTimeoutError(GatewayError):
+    """The gateway was too slow to take the connection or to answer."""
+
+    result = "timeout"
+
+
+class ClosedError(GatewayError):
+    """The gateway closed the connection before the answer was whole, twice."""
+
+    result = "connection_lost"
+
+
+class TlsError(GatewayError):
+    """The connection's encryption could not be agreed on, or the certificate is not to be trusted."""
+
+    result = "tls"
+
+
+class StatusError(GatewayError):
+    """The answer was an HTTP status other than 2xx, and no SOAP Fault."""
+
+    result = "http"
+
+
+class NotXccError(GatewayError):
+    """The answer was not the XCC message that the request asks for."""
+
+    result = "not_soap"
+
+
+class FaultError(GatewayError):
+    """The gateway understood, and refused."""
+
+    result = "rejected"
+
+    def __init__(self, words: str, fault: xcc.Fault) -> None:
+        super().__init__(words)
+        self.fault = fault
+
+
+def gateway_agent(reactor: IReactorTime) -> IAgent:
+    """An agent for requests to gateways: no kept connections, certificates verified, no egress policy."""
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    return Agent(reactor, pool=pool, connectTimeout=CONNECT_SECONDS)
+
+
+class GatewayClient:
+    """
+    Sends requests to one cube's gateway, one after another.
+
+    Every request raises a `GatewayError` unless it got the answer it asked for, at the latest `timeout`
+    seconds after it was sent; requests wait for each other before that.  `trace`, if set, is given what
+    is sent and received: ("sent" or "received", the SOAP envelope).
+    """
+
+    trace: Callable[[str, bytes], None] | None = None
+
+    def __init__(
+        self, cube: Cube, agent: IAgent, reactor: IReactorTime, timeout: float = ANSWER_SECONDS
+    ) -> None:
+        self._cube = cube
+        self._agent = agent
+        self._reactor = reactor
+        self._timeout = timeout
+        self._lock = DeferredLock()
+        self._epoch = f"{int(reactor.seconds()):X}"
+        self._count = count(1)
+        parts = urlsplit(cube.provider_url)
+        self._where = parts.netloc.rpartition("@")[2]
+        self._host = parts.hostname or self._where
+
+    async def register(self) -> xcc.ResponseXccRegister:
+        """Subscribe to the calls of the gateway; the answer has a registration id."""
+        cube = self._cube
+        request = xcc.RequestXccRegister(
+            msg_header=xcc.MsgHeader(transaction_id=self._transaction_id()),
+            application_data=xcc.ApplicationData(url=cube.application_url, name=APPLICATION_NAME),
+            provider_data=xcc.ProviderData(url=cube.provider_url),
+            connection_events_filter=CONNECTION_EVENTS,
+            blocking_event_timeout_sec=BLOCKING_TIMEOUT,
+            blocking_timeout_handle="CONTINUE_PROCESSING",
+        )
+        answer = await self._ask(request)
+        if isinstance(answer, xcc.Fault):
+            raise FaultError(
+                f"The gateway refused to register us: {_fault_words(answer)}. Compare on the router: "
+                f"`remote-url` under `provider xcc` must equal our application URL {cube.application_url} "
+                "to the letter (host, port, path, trailing slash), and `no shutdown` must stand there.",
+                answer,
+            )
+        if not isinstance(answer, xcc.ResponseXccRegister):
+            raise self._unexpected(answer, "a request to register")
+        if not answer.msg_header.registration_id:
+            raise NotXccError(f"{self._where} answered a request to register without a registrationID.")
+        return answer
+
+    async def unregister(self, registration_id: str) -> None:
+        """End a registration."""
+        header = xcc.MsgHeader(transaction_id=self._transaction_id(), registration_id=registration_id)
+        answer = await self._ask(xcc.RequestXccUnRegister(msg_header=header))
+        if isinstance(answer, xcc.Fault):
+            raise FaultError(f"The gateway refused to unregister us: {_fault_words(answer)}.", answer)
+        if not isinstance(answer, xcc.ResponseXccUnRegister):
+            raise self._unexpected(answer, "a request to unregister")
+
+    def _transaction_id(self) -> str:
+        return f"{self._epoch}:{next(self._count)}"
+
+    def _unexpected(self, answer: codec.Message, asked: str) -> NotXccError:
+        return NotXccError(f"{self._where} answered {asked} with {codec.name(answer)}.")
+
+    async def _ask(self, request: codec.Message) -> codec.Message:
+        body = codec.write(request)
+        await self._lock.acquire()
+        try:
+            exchange = Deferred.fromCoroutine(self._exchange(body))
+            return await exchange.addTimeout(self._timeout, self._reactor, self._too_late)
+        finally:
+            self._lock.release()
+
+    def _too_late(self, _: object, timeout: float) -> codec.Message:
+        raise AnswerTimeoutError(f"{self._where} did not answer within {timeout:g} s. {_FEW_CONNECTIONS}")
+
+    async def _exchange(self, body: bytes) -> codec.Message:
+        try:
+            try:
+                response, answer = await self._post(body)
+            except Exception as error:
+                if not isinstance(_cause(error), ConnectionClosed):
+                    raise
+                response, answer = await self._post(body)
+        except GatewayError:
+            raise
+        except Exception as error:
+            raise self._explain(_cause(error)) from error
+        return self._read(response, answer)
+
+    async def _post(self, body: bytes) -> tuple[IResponse, bytes]:
+        if self.trace is not None:
+            self.trace("sent", body)
+        # A client of its own for each request: nothing is kept between them, cookies included.
+        response = await HTTPClient(self._agent).request(
+            "POST",
+            self._cube.provider_url,
+            headers=_HEADERS.copy(),
+            data=body,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,  # type: ignore[arg-type]  # used as a clock only
+        )
+        received: Deferred[bytes] = Deferred()
+        collector = _Collector(received, self._where)
+        response.deliverBody(collector)
+        try:
+            answer = await received
+        except CancelledError:
+            collector.abort()
+            raise
+        if self.trace is not None:
+            self.trace("received", answer)
+        return response, answer
+
+    def _read(self, response: IResponse, answer: bytes) -> codec.Message:
+        status = response.code
+        message: codec.Message | None = None
+        error: soap.SoapError | None = None
+        try:
+            message = codec.read(answer)
+        except soap.SoapError as caught:
+            error = caught
+        if isinstance(message, xcc.Fault):
+            # SOAP sends faults with status 400 or 500, and some routers with 200.
+            return message
+        if not 200 <= status < 300:
+            raise StatusError(self._status_words(response))
+        if message is None:
+            raise NotXccError(self._foreign_words(answer, error))
+        return message
+
+    def _status_words(self, response: IResponse) -> str:
+        status = response.code
+        where = self._where
+        if 300 <= status < 400:
+            location = (response.headers.getRawHeaders(b"location") or [b""])[0].decode("latin-1")
+            return (
+                f"{where} answered with a redirect ({status}) to {printable(location) or 'nowhere'}, which "
+                "is not followed: a web page or login stands where the XCC provider should. "
+                f"{_PROVIDER_URL}"
+            )
+        if status in (401, 403):
+            return (
+                f"{where} answered {status}: it wants a login or does not let us in. Check `ip http "
+                "access-class` on the router and what stands between us."
+            )
+        if status == 404:
+            path = urlsplit(self._cube.provider_url).path or "/"
+            return (
+                f"{where} answered 404: it has no {path}. {_PROVIDER_URL} Check also that `uc wsapi` and "
+                "`provider xcc` are configured, and that `ip http active-session-modules` is not none."
+            )
+        return f"{where} answered with HTTP status {status} and no SOAP Fault. See `show wsapi http server`."
+
+    def _foreign_words(self, answer: bytes, error: soap.SoapError | None) -> str:
+        if not answer.strip():
+            return f"{self._where} answered with nothing. {_PROVIDER_URL}"
+        if answer.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+            return (
+                f"{self._where} answered with a web page, perhaps a login, instead of SOAP. {_PROVIDER_URL}"
+            )
+        return f"{self._where} answered with something other than SOAP: {printable(str(error))}"
+
+    def _explain(self, cause: BaseException) -> Exception:
+        where = self._where
+        if isinstance(cause, CancelledError):
+            return cause
+        if isinstance(cause, DNSLookupError):
+            host = printable(self._host)
+            return UnreachableError(f"The name {host} in provider_url was not found in DNS.", "dns")
+        if isinstance(cause, ConnectionRefusedError):
+            return UnreachableError(
+                f"{where} refused the connection. Check `ip http server` and `uc wsapi` on the router, and "
+                "that provider_url has its address and port (8090 unless secure).",
+                "connection_refused",
+            )
+        if isinstance(cause, TimeoutError):
+            return AnswerTimeoutError(
+                f"{where} did not take the connection within {CONNECT_SECONDS:g} s. Check that the router "
+                "is up, the route to it, and the firewall on the way."
+            )
+        if isinstance(cause, SSL.Error | VerificationError):
+            return TlsError(
+                f"No trusted TLS connection to {where}: {_tls_words(cause)}. Check the router's certificate "
+                "(its names, dates and issuer), and that `uc secure-wsapi` listens there."
+            )
+        if isinstance(cause, NoRouteError | ConnectError):
+            return UnreachableError(
+                f"No connection to {where}: {printable(str(cause))} Check provider_url, the route to the "
+                "router, and the firewall on the way."
+            )
+        if isinstance(cause, ConnectionClosed):
+            return ClosedError(
+                f"{where} closed the connection without a whole answer, twice. {_FEW_CONNECTIONS}"
+            )
+        return NotXccError(
+            f"{where} gave no HTTP answer that can be understood ({type(cause).__name__}: "
+            f"{printable(str(cause))}). {_PROVIDER_URL}"
+        )
+
+
+class _Collector(Protocol):
+    """Fires `received` with a response's body, or fails it: aborts past `MAX_ANSWER` bytes."""
+
+    def __init__(self, received: Deferred[bytes], where: str) -> None:
+        self._received = received
+        self._where = where
+        self._body = BytesIO()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._body.write(data)
+        if self._body.tell() > MAX_ANSWER and not self._received.called:
+            self.abort()
+            self._received.errback(NotXccError(f"{self._where} answered with more than 1 MiB."))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._received.called:
+            return
+        # Without a Content-Length the end of the connection is the end of the body.
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self._received.callback(self._body.getvalue())
+        else:
+            self._received.errback(reason)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error of Twisted's HTTP client wraps, innermost first, then the error itself."""
+    for reason in getattr(error, "reasons", None) or ():
+        yield from _causes(reason.value)
+    yield error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The one that tells most: the first that is not just the connection's end."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, CancelledError | SSL.Error | VerificationError):
+            return cause
+    return causes[0]
+
+
+def _tls_words(error: BaseException) -> str:
+    if isinstance(error, VerificationError):
+        return "the certificate is for another name"
+    reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return printable(", ".join(reason[-1] for reason in reasons)) or "the connection ended"
+
+
+def _fault_words(fault: xcc.Fault) -> str:
+    """A Fault's reason and what its detail adds, quoted."""
+    words = [f'"{printable(fault.reason)}"']
+    for name in ("errorCode", "text", "errorXMLMsg", "errorXMLDetail", "errorXMLTag"):
+        value = fault.detail.get(name)
+        if value and value != fault.reason:
+            words.append(f'{name} "{printable(value)}"')
+    return ", ".join(words)

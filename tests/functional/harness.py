@@ -1,0 +1,176 @@
+"""Runs the real `twistd cubehook` as a process of its own and talks to it over loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import treq
+from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+reactor: Any = installed
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 30.0
+"""Seconds after which a test stops waiting for something that should long have happened."""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process(ProcessProtocol):
+    """A child process whose output can be waited for."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self._waiting: list[tuple[re.Pattern[str], int, Deferred[re.Match[str]]]] = []
+        self._over: list[Deferred[None]] = []
+        self._ended = False
+
+    def outReceived(self, data: bytes) -> None:
+        self.text += data.decode("utf-8", "replace")
+        for entry in list(self._waiting):
+            pattern, start, waiting = entry
+            found = pattern.search(self.text, start)
+            if found:
+                self._waiting.remove(entry)
+                waiting.callback(found)
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self._ended = True
+        if reason.check(ProcessDone):
+            self.exit_code = 0
+        else:
+            self.exit_code = reason.value.exitCode  # type: ignore[union-attr]
+            self.signal = reason.value.signal  # type: ignore[union-attr]
+        for _, _, waiting in self._waiting:
+            waiting.errback(AssertionError(f"the process ended ({self.exit_code}) having said:\n{self.text}"))
+        self._waiting.clear()
+        for over in self._over:
+            over.callback(None)
+
+    def wait_for(self, pattern: str, start: int = 0, patience: float = PATIENCE) -> Deferred[re.Match[str]]:
+        """Fires with the first match of `pattern` in the output; fails if the process ends."""
+        compiled = re.compile(pattern)
+        found = compiled.search(self.text, start)
+        waiting: Deferred[re.Match[str]] = Deferred()
+        if found:
+            waiting.callback(found)
+        elif self._ended:
+            waiting.errback(AssertionError(f"the process ended ({self.exit_code}) having said:\n{self.text}"))
+        else:
+            entry = (compiled, start, waiting)
+            self._waiting.append(entry)
+            waiting.addTimeout(patience, reactor)
+
+            def give_up(failure: Failure) -> Failure:
+                if entry in self._waiting:
+                    self._waiting.remove(entry)
+                    raise AssertionError(f"{pattern!r} was not seen in {patience} s in:\n{self.text}")
+                return failure
+
+            waiting.addErrback(give_up)
+        return waiting
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the process is gone."""
+        over: Deferred[None] = Deferred()
+        if self._ended:
+            over.callback(None)
+        else:
+            self._over.append(over)
+            over.addTimeout(PATIENCE, reactor)
+        return over
+
+    def send(self, number: int) -> None:
+        """Send a signal, if the process still lives."""
+        if not self._ended:
+            self.transport.signalProcess(number)  # type: ignore[union-attr,arg-type]
+
+    async def stop(self) -> int | None:
+        """End it in an orderly way; its exit status."""
+        self.send(signal.SIGTERM)
+        await self.ended()
+        return self.exit_code
+
+    async def kill(self) -> None:
+        """SIGKILL it, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        await self.ended()
+
+
+def spawn(
+    test: TestCase, *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> Process:
+    """Start `python ARGUMENTS`; it is killed at the end of the test if it still lives."""
+    process = Process()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
+    reactor.spawnProcess(
+        process, sys.executable, [sys.executable, *arguments], env=environment, path=str(cwd or ROOT)
+    )
+    test.addCleanup(lambda: Deferred.fromCoroutine(process.kill()))
+    return process
+
+
+def twistd(test: TestCase, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Process:
+    """Start `twistd -n cubehook ARGUMENTS` with `folder` as its place for a pid file."""
+    run = "from twisted.scripts.twistd import run; run()"
+    pidfile = f"--pidfile={folder / 'twistd.pid'}"
+    return spawn(test, "-c", run, "-n", pidfile, "cubehook", *arguments, env=env)
+
+
+class Service:
+    """A running cubehook: its configuration, process and addresses."""
+
+    def __init__(
+        self, test: TestCase, folder: Path, *, cubes: str = "", webhooks: str = "", extra: str = ""
+    ) -> None:
+        self.test = test
+        self.folder = folder.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.cubes_port = free_port()
+        self.console_port = free_port()
+        self.config = self.folder / "cubehook.toml"
+        self.cubes, self.webhooks, self.extra = cubes, webhooks, extra
+        self.process: Process | None = None
+
+    def application_url(self, cube: str) -> str:
+        return f"http://127.0.0.1:{self.cubes_port}/xcc/{cube}"
+
+    def write_config(self) -> None:
+        self.config.write_text(
+            f'state_dir = "state"\n{self.extra}\n'
+            f'[listen]\ncubes = ["tcp:{self.cubes_port}:interface=127.0.0.1"]\n'
+            f'console = ["tcp:{self.console_port}:interface=127.0.0.1"]\n'
+            '[egress]\nallow = ["127.0.0.0/8"]\n'
+            f"{self.cubes}\n{self.webhooks}\n"
+        )
+
+    async def start(self) -> Process:
+        """Start it and wait until it serves."""
+        self.write_config()
+        self.process = twistd(self.test, self.folder, "--config", str(self.config))
+        await self.process.wait_for(r"cubehook \S+ is running")
+        return self.process
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """GET a path of the console's listener."""
+        response = await treq.get(f"http://127.0.0.1:{self.console_port}{path}", persistent=False)
+        return response.code, await response.text()
