@@ -18,7 +18,7 @@ from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection, Co
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
@@ -224,19 +224,27 @@ class GuardedEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         guard = _Guard(self._reactor, self._policy)
-        connected = HostnameEndpoint(guard, self._host, self._port, self._timeout).connect(protocolFactory)
+        connecting = HostnameEndpoint(guard, self._host, self._port, self._timeout).connect(protocolFactory)
 
-        def explain(failure: Failure) -> Failure:
+        def cancel(connected: Deferred[IProtocol]) -> None:
+            # First, since HostnameEndpoint reports a name look-up that was cancelled as an unknown name.
+            connected.errback(CancelledError())
+            connecting.cancel()
+
+        connected: Deferred[IProtocol] = Deferred(cancel)
+
+        def failed(failure: Failure) -> None:
+            if connected.called:
+                return
             # Nothing was left to connect to: say why, rather than that the name is unknown.
             if guard.blocked is not None and failure.check(DNSLookupError):
-                blocked = guard.blocked
-                return Failure(BlockedError(blocked.rule, blocked.address, self._named(blocked.address)))
-            return failure
+                address = guard.blocked.address
+                host = None if address == self._host else self._host
+                failure = Failure(BlockedError(guard.blocked.rule, address, host))
+            connected.errback(failure)
 
-        return connected.addErrback(explain)
-
-    def _named(self, address: str) -> str | None:
-        return None if self._host == address else self._host
+        connecting.addCallbacks(connected.callback, failed)
+        return connected
 
 
 @implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver, IHostnameResolver)

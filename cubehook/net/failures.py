@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from OpenSSL import SSL
 from twisted.internet import error
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 
@@ -45,9 +46,11 @@ def explain(failure: Failure, phase: Phase) -> tuple[ErrorClass, str] | None:
     """
     Class and words for what the network or the receiver did to an exchange that had come to `phase`.
 
-    None if it is nothing of theirs: a bug, or a cancellation.
+    None if it is nothing of theirs, but a bug.  Raises CancelledError if the exchange was cancelled.
     """
     causes = tuple(_causes(failure.value))
+    if any(isinstance(cause, CancelledError | error.ConnectingCancelledError) for cause in causes):
+        raise CancelledError
     # A handshake that failed is told together with the loss of its connection: the cause goes first.
     for cause in causes:
         if isinstance(cause, UntrustedError):

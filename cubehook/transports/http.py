@@ -112,16 +112,12 @@ class HttpTransport:
 
     def _set_headers(self, webhook: Webhook) -> None:
         own = {name.lower(): (name, value) for name, value in webhook.headers.items()}
-        host = self._url.host if ":" not in self._url.host else f"[{self._url.host}]"
-        if self._url.port not in (None, {"http": 80, "https": 443}[self._url.scheme]):
-            host = f"{host}:{self._url.port}"
-        _, self._content_type = own.pop("content-type", ("", ""))
-        _, agent = own.pop("user-agent", ("", f"cubehook/{self._context.version}"))
-        fixed = {"Host": host, "User-Agent": agent}
-        self._fixed = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fixed.items()]
-        self._own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in own.values()]
-        self._shown_fixed = fixed
-        self._shown_own = {name: value if name.lower() in _SHOWN else _MASK for name, value in own.values()}
+        self._content_type = own.pop("content-type", ("", None))[1]
+        agent = own.pop("user-agent", ("", f"cubehook/{self._context.version}"))[1]
+        # Twisted would make the Host header for each request anew.
+        self._fixed = [("Host", _host(self._url)), ("User-Agent", agent)]
+        self._own = list(own.values())
+        self._shown_own = {name: _MASK for name, _ in self._own}
 
     async def start(self) -> None:
         if self._ca_file is None:
@@ -130,3 +126,44 @@ class HttpTransport:
         path = self._context.state_dir / self._ca_file
         context = tls_context(_trust_root(path))
         self._agent = self._context.agent(lambda: context)
+
+    async def stop(self) -> None:
+        if self._agent is not None:
+            await self._agent.close()
+
+    async def deliver(self, outbound: Outbound) -> Sent:
+        assert self._agent is not None, "deliver before start"
+        timestamp = outbound.at // _MICROS
+        headers = [
+            *self._fixed,
+            ("Content-Type", self._content_type or outbound.content_type),
+            ("webhook-id", outbound.id),
+            ("webhook-timestamp", str(timestamp)),
+            ("webhook-signature", sign(self._secrets, outbound.id, timestamp, outbound.body)),
+        ]
+        exchange = self._agent.exchange()
+        # A client of its own, so that no cookie outlives the request.
+        client = HTTPClient(exchange)
+        deadline = _Deadline(self._context.reactor, outbound.timeout, exchange)
+        response: IResponse | None = None
+        try:
+            response = await deadline.bound(
+                client.request(
+                    self._method,
+                    self._url,
+                    headers=_raw(headers, self._own),
+                    data=_BytesProducer(outbound.body),
+                    allow_redirects=False,
+                    unbuffered=True,
+                    reactor=self._context.reactor,
+                )
+            )
+            body = await deadline.bound(read_body(response, exchange.encoding, exchange.abort))
+        except Exception:
+            outcome = deadline.explain(Failure())
+            body = EMPTY
+        else:
+            outcome = None
+        finally:
+            deadline.cancel()
+        # ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 from xml.etree.ElementTree import Element
 
 import msgspec
@@ -65,9 +65,17 @@ def read(body: bytes) -> Message:
 
     A message of the XCC namespace that has no struct is an `UnknownMessage`.
     """
-    element = soap.message_element(body)
-    reader = _READERS.get(element.tag)
-    message: Message = _read_unknown(element) if reader is None else reader(element)
+    element, element_name, namespace = soap.parse(body)
+    message: Message
+    if namespace == soap.XCC:
+        kind = _BY_NAME.get(element_name)
+        message = _read_unknown(element) if kind is None else kind.read(element)
+    elif element_name == "Fault" and namespace in soap.SOAP:
+        message = soap.read_fault(element)
+    else:
+        raise soap.NamespaceError(
+            f"The message {element_name} is not in the namespace {soap.XCC}", element_name
+        )
     return message
 
 
@@ -105,13 +113,6 @@ class _Kind(NamedTuple):
 _Field: TypeAlias = tuple[str, _Kind]
 """An attribute of a struct, and what its element holds."""
 
-_T = TypeVar("_T")
-
-
-def _by_tag(elements: dict[str, _T]) -> dict[str, _T]:
-    """`elements` by the tags they may come with: in the XCC namespace or in none."""
-    return {tag: value for name, value in elements.items() for tag in (f"{{{soap.XCC}}}{name}", name)}
-
 
 # What stands in when a gateway leaves out what the schema demands: an event without its details is
 # still an event, and a message without a header still a message.
@@ -125,7 +126,7 @@ _ALSO = {"discCause": "disCause", "disCause": "discCause", "redirectAddrData": "
 def _record(struct: type[msgspec.Struct], elements: dict[str, _Field]) -> _Kind:
     """Child elements, each at most once, in the order of writing: a struct."""
     also = {_ALSO[element]: field for element, field in elements.items() if element in _ALSO}
-    fields = _by_tag(also | elements)
+    fields = also | elements
     stand_ins = {
         attribute: _STAND_INS[attribute] for attribute, _ in elements.values() if attribute in _STAND_INS
     }
@@ -177,7 +178,7 @@ def _choice(*alternatives: tuple[str, type, _Kind], unknown: bool = False) -> _K
     The first child that is known counts.  With `unknown`, the first child's name is kept as
     an `UnknownEvent` when none is.
     """
-    kinds = _by_tag({element: kind for element, _, kind in alternatives})
+    kinds = {element: kind for element, _, kind in alternatives}
     by_struct = {struct: (element, kind) for element, struct, kind in alternatives}
 
     def read(element: Element) -> Any:
@@ -467,20 +468,14 @@ _ELEMENTS: dict[type[msgspec.Struct], dict[str, _Field]] = {
 _MESSAGES = {struct: _record(struct, elements) for struct, elements in _ELEMENTS.items()}
 
 
-def _read_unknown(element: Element) -> xcc.UnknownMessage:
-    name = soap.local_name(element.tag)
-    if element.tag != f"{{{soap.XCC}}}{name}":
-        raise soap.NamespaceError(f"The message {name} is not in the namespace {soap.XCC}", name)
-    for child in element:
-        if soap.local_name(child.tag) == "msgHeader":
-            return xcc.UnknownMessage(name=name, msg_header=_HEADER.read(child))
-    return xcc.UnknownMessage(name=name, msg_header=xcc.MsgHeader())
-
-
-_READERS: dict[str, Callable[[Element], Any]] = {
-    f"{{{soap.XCC}}}{struct.__name__}": kind.read for struct, kind in _MESSAGES.items()
+_BY_NAME = {struct.__name__: kind for struct, kind in _MESSAGES.items()} | {
+    # Its name in older releases.
+    "NotifyXccStatus": _MESSAGES[xcc.NotifyXccProviderStatus],
 }
-# Its name in older releases.
-_READERS[f"{{{soap.XCC}}}NotifyXccStatus"] = _MESSAGES[xcc.NotifyXccProviderStatus].read
-for _namespace in (soap.SOAP_12, soap.SOAP_11):
-    _READERS[f"{{{_namespace}}}Fault"] = soap.read_fault
+
+
+def _read_unknown(element: Element) -> xcc.UnknownMessage:
+    headers = [_HEADER.read(child) for child in element if soap.local_name(child.tag) == "msgHeader"]
+    return xcc.UnknownMessage(
+        name=soap.local_name(element.tag), msg_header=headers[0] if headers else xcc.MsgHeader()
+    )

@@ -262,7 +262,7 @@ class Registrar:
             state=registration.state.value,
             reason=registration.reason,
         )
-        self._journal.registration(self.registration).addErrback(self._not_kept)
+        _ = self._journal.registration(self.registration).addErrback(self._not_kept)
 
     def _not_kept(self, failure: Failure) -> None:
         self._log.failure("The registration of cube {cube} was not stored", failure, cube=self._cube.id)
@@ -270,7 +270,7 @@ class Registrar:
     def _request(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         request = Deferred.fromCoroutine(work)
         self._requests.add(request)
-        request.addErrback(self._broke).addCallback(self._request_over, request)
+        _ = request.addErrback(self._broke).addCallback(self._request_over, request)
 
     def _broke(self, failure: Failure) -> None:
         self._log.failure("A request to the gateway of cube {cube} broke", failure, cube=self._cube.id)

@@ -560,7 +560,7 @@ class RegistrationMachine:
             if core.provider_shut and in_service:
                 self._back_in_service(at)
             self._note_heard(at, registration_id)
-            self._note_exchange_failures(at, failure_count or 0, losing)
+            self._note_exchange_failures(at, max(0, failure_count or 0), losing)
         return self._commands(at)
 
     def provider_status(self, at: Micros, in_service: bool | None) -> list[Command]:
@@ -677,8 +677,8 @@ class RegistrationMachine:
         if failure_count == 0:
             core.publish(at, core.state, "The gateway's messages reach us again.")
             return
-        # A count that goes on growing had no good exchange in between: it is one window.
-        core.losing = losing or failure_count > before > 0
+        # One window, if a silence just ended, or if the count goes on growing: nothing good came between.
+        core.losing = failure_count > before if before else losing
         core.lose(at)
         core.publish(
             at,

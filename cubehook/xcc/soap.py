@@ -1,9 +1,10 @@
 """
 SOAP envelopes and faults, and the one parser that received XML goes through.
 
-The parser is expat, by way of the standard library.  lxml was weighed and left: it keeps every
-element and attribute name it ever met for as long as its thread lives, so that a peer who invents
-names fills the memory for good (measured with lxml 6.1: 1 MiB lost for each body of 1 MiB).
+The parser is the standard library's expat, not lxml: lxml keeps every element and attribute name it
+ever met for as long as its thread lives, so a peer who invents names fills the memory for good
+(measured with lxml 6.1: 1 MiB lost for each body of 1 MiB).  Expat's own namespace processing stays
+off, as it copies a namespace into the name of every element: the few names that need it are resolved here.
 
 Fault shapes and texts: Cisco's API guide, "Fault Messages".
 """
@@ -13,13 +14,16 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping
-from xml.etree.ElementTree import Element, ParseError, XMLParser
+from typing import NamedTuple, NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from cubehook.xcc.messages import Fault
 
 XCC = "http://www.cisco.com/schema/cisco_xcc/v1_0"
 SOAP_12 = "http://www.w3.org/2003/05/soap-envelope"
 SOAP_11 = "http://schemas.xmlsoap.org/soap/envelope/"
+SOAP = frozenset((SOAP_12, SOAP_11))
 
 MAX_BODY = 1 << 20
 """Bytes of a message."""
@@ -35,10 +39,6 @@ SPACE = " \t\r\n"
 
 _HEAD = f'<?xml version="1.0" encoding="UTF-8"?><SOAP:Envelope xmlns:SOAP="{SOAP_12}"><SOAP:Body>'
 _TAIL = "</SOAP:Body></SOAP:Envelope>"
-
-# Ready made for the path that every notification takes.
-_ENVELOPE_TAG = f"{{{SOAP_12}}}Envelope"
-_BODY_TAGS = {f"{{{namespace}}}Envelope": f"{{{namespace}}}Body" for namespace in (SOAP_12, SOAP_11)}
 
 
 class SoapError(Exception):
@@ -137,14 +137,25 @@ class UnsupportedError(SoapError):
         super().__init__(f"The message {name} is not supported here", name)
 
 
-def message_element(body: bytes) -> Element:
-    """
-    The first element within the SOAP body of `body`: a message or a fault.
+class Received(NamedTuple):
+    """The first element within a SOAP body: a message or a fault."""
 
-    Takes SOAP 1.2 and, leniently, 1.1; UTF-8, or UTF-16 with its byte order mark, whatever
-    encoding is declared.  Raises SoapError and nothing else.  Its time grows no faster than
-    the body: a document type, and with it every entity, is refused before the parser sees it,
-    also where `<!DOCTYPE` is only text in a comment or a CDATA section.
+    element: Element
+    """Its tags are the names as written, prefix included: see `local_name`."""
+    name: str
+    """Its local name."""
+    namespace: str | None
+    """None if it has none."""
+
+
+def parse(body: bytes) -> Received:
+    """
+    What the SOAP envelope in `body` holds.
+
+    Takes SOAP 1.2 and, leniently, 1.1; UTF-8, or UTF-16 with its byte order mark, whatever encoding
+    is declared.  Comments and processing instructions are ignored, a document type and with it every
+    entity is refused before it is read.  Raises SoapError and nothing else, and takes a time that
+    grows no faster than the body.
     """
     if len(body) > MAX_BODY:
         raise TooLargeError
@@ -153,32 +164,47 @@ def message_element(body: bytes) -> Element:
             body = body.decode("utf-16").encode()
         except UnicodeDecodeError as error:
             raise MalformedError(f"The message is not UTF-16: {error.reason}") from None
-    if b"<!DOCTYPE" in body:
-        raise ForbiddenError("The message has a document type declaration (<!DOCTYPE), which SOAP forbids")
     if body.count(b"<") > MAX_MARKUP:
         raise TooComplexError(f"The message has more than {MAX_MARKUP} pieces of markup")
-    # With the encoding given here expat ignores a declared one, so that the checks
-    # above saw the same characters as the parser does.
-    parser = XMLParser(encoding="utf-8")  # noqa: S314 - no document type gets here
-    try:
-        parser.feed(body)
-        root: Element = parser.close()
-    except ParseError as error:
-        raise MalformedError(f"The message is not well-formed XML: {error}") from None
-    except ValueError:
-        raise MalformedError("The message has characters that are not UTF-8") from None
+    root = _tree(body)
     # No element is deeper than there are end tags.
     if body.count(b"</") > MAX_DEPTH and _is_deep(root):
         raise TooComplexError(f"The message has more than {MAX_DEPTH} elements within one another")
-    body_tag = _BODY_TAGS.get(root.tag)
-    if body_tag is None:
-        raise _not_an_envelope(root)
+    name = local_name(root.tag)
+    namespace = _namespace(root)
+    if name != "Envelope":
+        raise NotSoapError(f"The outermost element is {name}, not a SOAP Envelope", name)
+    if namespace not in SOAP:
+        raise NamespaceError("The envelope is not in the namespace of SOAP 1.2", name)
     for part in root:
-        if part.tag == body_tag:
-            for message in part:
-                return message
+        if local_name(part.tag) == "Body" and _namespace(part, root) == namespace:
+            for element in part:
+                return Received(element, local_name(element.tag), _namespace(element, part, root))
             raise MissingElementError("Envelope/Body/*")
     raise MissingElementError("Envelope/Body")
+
+
+def _tree(body: bytes) -> Element:
+    # The encoding given here goes before a declared one: `<` is one byte, as the count
+    # above takes for granted.
+    parser = ParserCreate("utf-8")
+    parser.buffer_text = True
+    builder = TreeBuilder()
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler = _refuse_document_type
+    try:
+        parser.Parse(body, True)
+    except ExpatError as error:
+        raise MalformedError(f"The message is not well-formed XML: {error}") from None
+    except ValueError:
+        raise MalformedError("The message has characters that are not UTF-8") from None
+    return builder.close()
+
+
+def _refuse_document_type(*_: object) -> NoReturn:
+    raise ForbiddenError("The message has a document type declaration (<!DOCTYPE), which SOAP forbids")
 
 
 def _is_deep(root: Element) -> bool:
@@ -190,16 +216,20 @@ def _is_deep(root: Element) -> bool:
     return True
 
 
-def _not_an_envelope(root: Element) -> SoapError:
-    name = local_name(root.tag)
-    if name == "Envelope":
-        return NamespaceError("The envelope is not in the namespace of SOAP 1.2", name)
-    return NotSoapError(f"The outermost element is {name}, not a SOAP Envelope", name)
+def _namespace(element: Element, *around: Element) -> str | None:
+    """The namespace of the element's name; `around` are the elements around it, innermost first."""
+    prefix = element.tag.rpartition(":")[0]
+    declaration = f"xmlns:{prefix}" if prefix else "xmlns"
+    for declaring in (element, *around):
+        namespace = declaring.get(declaration)
+        if namespace is not None:
+            return namespace
+    return None
 
 
 def local_name(tag: str) -> str:
-    """An element's name without its namespace."""
-    return tag.rpartition("}")[2]
+    """An element's name without its prefix."""
+    return tag.rpartition(":")[2]
 
 
 def text_of(element: Element) -> str | None:
@@ -375,12 +405,8 @@ def read_fault(element: Element) -> Fault:
                     if text is not None:
                         detail[local_name(leaf_element.tag)] = text
     return Fault(
-        code=_unprefixed(code or "Receiver"),
+        code=local_name(code or "Receiver"),
         subcode=subcode,
         reason=reason,
         detail=detail,
     )
-
-
-def _unprefixed(name: str) -> str:
-    return name.rpartition(":")[2]
