@@ -20,7 +20,7 @@ help:
 	@echo 'make lint    ruff: rules and format'
 	@echo 'make types   mypy, strict'
 	@echo 'make docs    the documentation, into docs/_build/html'
-	@echo 'make clean   remove what these made'
+	@echo 'make clean   remove what was built and cached; .venv stays'
 
 demo: $(VENV)/.stamp
 	$(BIN)/twistd -n --pidfile= cubehook --demo
@@ -56,5 +56,6 @@ $(VENV)/.stamp-%: $(VENV)/.stamp
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info docs/_build _trial_temp* .hypothesis .mypy_cache .ruff_cache
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build dist *.egg-info docs/_build _trial_temp* .hypothesis .mypy_cache .ruff_cache
+	rm -f twisted/plugins/dropin.cache cubehook/plugins/dropin.cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -104,6 +104,10 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     jitter: Share | None = None
     concurrency: Concurrency | None = None
 
+    def __repr__(self) -> str:
+        # The fields hold secrets, and a repr ends up in logs and tracebacks.
+        return f"<Webhook {self.id!r}>"
+
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Defaults for every webhook; `timeout` bounds the whole exchange, the body included."""

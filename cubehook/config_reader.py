@@ -12,6 +12,7 @@ import difflib
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -69,9 +70,17 @@ class ConfigErrors(Exception):  # noqa: N818 - it is many
         return "\n".join(lines)
 
 
-def find(places: Iterable[Path] = PLACES) -> Path | None:
-    """The first of `places` that exists; None if none does."""
-    return next((place for place in places if place.exists()), None)
+def find() -> Path | None:
+    """The first of `PLACES` that exists; None if none does."""
+    return next((place for place in PLACES if _is_there(place)), None)
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:
+        # Not ours to look at: reading it will say so, where passing over it would start with defaults.
+        return True
 
 
 def defaults(folder: Path) -> Config:
@@ -83,8 +92,15 @@ def load(path: Path) -> Config:
     """`read` with the transports that are installed and the process's environment."""
     from cubehook.transports.registry import check_webhook, find_transports
 
-    plugins, _ = find_transports()
-    return read(path, lambda webhook: check_webhook(webhook, plugins), os.environ)
+    plugins, unusable = find_transports()
+
+    def check(webhook: Webhook) -> Iterable[tuple[str, str]]:
+        for key, expected in check_webhook(webhook, plugins):
+            if key == "transport" and unusable:
+                expected += f" ({'; '.join(unusable)})"
+            yield key, expected
+
+    return read(path, check, os.environ)
 
 
 def read(path: Path, check_webhook: WebhookCheck, environ: Mapping[str, str]) -> Config:
@@ -383,8 +399,9 @@ class _Checks:
         if webhook.secret is not None:
             try:
                 decode_secret(webhook.secret)
-            except ValueError:
-                self._note("whsec_ and the base64 of 24 to 64 bytes", *path, "secret")
+            except ValueError as error:
+                found = f"a text that is not shown: {error}"
+                self._note("whsec_ and the base64 of 24 to 64 bytes", *path, "secret", found=found)
         for key, expected in check_webhook(webhook):
             self._note(_printable(expected), *path, *key.split(".", 1))
 
@@ -406,9 +423,10 @@ _ID_WORDS: Final = "an id: small letters, digits, _ and -, the first a letter or
 
 
 def _within(kind: Any, value: float) -> bool:
-    # Written so that a NaN is never within.
+    # Written so that a NaN is never within, nor what is too large for a float.
     return (
-        (kind.ge is None or value >= kind.ge)
+        -sys.float_info.max <= value <= sys.float_info.max
+        and (kind.ge is None or value >= kind.ge)
         and (kind.gt is None or value > kind.gt)
         and (kind.le is None or value <= kind.le)
         and (kind.lt is None or value < kind.lt)
@@ -441,7 +459,7 @@ def described(kind: Any) -> str:
             return "one of " + ", ".join(_quoted(str(value)) for value in kind.values)
         case inspect.EnumType():
             return "one of " + ", ".join(_quoted(member.value) for member in kind.cls)
-        case inspect.VarTupleType():
+        case inspect.VarTupleType() | inspect.ListType() | inspect.SetType():
             least = f" with at least {kind.min_length}" if kind.min_length else ""
             return f"a list{least}, each {described(kind.item_type)}"
         case inspect.DictType() | inspect.StructType():

@@ -22,7 +22,7 @@ _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
-_URL_START = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 _PART = re.compile(r"((?:[^:\\]|\\.)*)(?::|\Z)", re.DOTALL)
 
 # The order in which Twisted takes arguments that are given without a name.
@@ -63,7 +63,7 @@ def shown_url(text: str) -> str:
     """`text` without what may be secret in a URL: user, password, query and fragment."""
     start, separator, rest = text.partition("://")
     if not separator:
-        return "..."
+        return "..." if text else ""
     authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     return f"{start}://{authority.rpartition('@')[2]}{slash}{path}"
 
@@ -100,9 +100,14 @@ def gateway_url(text: str) -> str:
 
 def receiver_url(text: str) -> str:
     """Empty, or an absolute URL of any scheme: what schemes will do is the transport's to say."""
-    if text and not (_URL_TEXT.fullmatch(text) and _URL_START.match(text)):
-        raise ValueError("it is not of the form scheme://host/path, or holds spaces")
-    return text
+    if not text:
+        return text
+    try:
+        if _URL_TEXT.fullmatch(text) and _SCHEME.match(text) and urlsplit(text).hostname:
+            return text
+    except ValueError:  # brackets that hold no IPv6 address
+        pass
+    raise ValueError("it is not of the form scheme://host/path, or holds spaces")
 
 
 def network(text: str) -> str:

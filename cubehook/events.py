@@ -67,12 +67,17 @@ class MediaStatistics(msgspec.Struct, frozen=True, omit_defaults=False):
     receive_delay_ms: int | None = None
 
 
-class Connection(msgspec.Struct, gc=False):
+LEFT = "LEFT"
+"""The `Connection.state` of a leg that was handed off to another call: it left this one, it did not end."""
+
+
+class Connection(msgspec.Struct, gc=False, omit_defaults=True):
     """
     One leg of a call as the tracker remembers it: Cisco's `connection`.
 
-    Mutable, and owned by the tracker; other rooms read it only through
-    `Call.snapshot` and `CallEvent.connections`.
+    Mutable, and owned by the tracker.  `state` is Cisco's connection state as the event
+    elements told it, or `LEFT`.  Each of the three times is set once, and not set when the
+    leg was already past it: they tell which states the leg has announced.
     """
 
     connection_id: str
@@ -80,30 +85,32 @@ class Connection(msgspec.Struct, gc=False):
     state: str = "IDLE"
     calling_number: str | None = None
     called_number: str | None = None
-    original_called_number: str | None = None
-    calling_withheld: bool = False
     interface: str | None = None
     route: str | None = None
     codec: str | None = None
     guid: str | None = None
-    created_at: Micros = 0
     alerting_at: Micros | None = None
     connected_at: Micros | None = None
     disconnected_at: Micros | None = None
     disconnect_cause: int | None = None
     media: MediaStatistics | None = None
-    left: bool = False
-    """The leg left this call by a handoff or transfer; it did not end."""
+
+    @property
+    def gone(self) -> bool:
+        """True once the leg is no more in its call: it ended, or left for another call."""
+        return self.disconnected_at is not None or self.state == LEFT
 
 
-class Call(msgspec.Struct):
+class Call(msgspec.Struct, gc=False, omit_defaults=True):
     """
     One call as the tracker remembers it and the store keeps it.
 
     `id` is ours, unique for ever (see `cubehook.ids`); `gateway_call_id` is Cisco's
-    `callID`, unique on one gateway between two reloads only.  `announced` holds the
-    states already told, so that no event is told twice; `sequence` and
-    `leg_sequence` number the events of the call and of its legs.
+    `callID`, unique on one gateway between two reloads only.  Each of `alerting_at`,
+    `connected_at` and `disconnected_at` is set when the call's event of that state is told,
+    and only then; `sequence` counts those events, `leg_sequence` the events of its legs.
+    `connections` are in order of appearance.  Of an `inferred` end, `disconnected_at` is
+    when it was inferred.
     """
 
     id: int
@@ -126,14 +133,31 @@ class Call(msgspec.Struct):
     inferred: bool = False
     sequence: int = 0
     leg_sequence: int = 0
-    announced: list[CallState] = []
-    connections: dict[str, Connection] = {}
-    leg_announced: dict[str, list[CallState]] = {}
+    connections: list[Connection] = []
 
     @property
     def ended(self) -> bool:
-        """True once the call is closed; a closed call yields no more events."""
+        """True once the call is closed; a closed call yields no more events of its own."""
         return self.disconnected_at is not None
+
+    @property
+    def ring_seconds(self) -> float | None:
+        """From the first ringing to the answer, else to the end; None if either is unknown."""
+        if self.connected_at is None and self.inferred:
+            return None
+        return seconds_between(self.alerting_at, self.connected_at or self.disconnected_at)
+
+    @property
+    def talk_seconds(self) -> float | None:
+        """From the first answer to the end; None if either is unknown, as of an inferred end."""
+        return None if self.inferred else seconds_between(self.connected_at, self.disconnected_at)
+
+    def connection(self, connection_id: str) -> Connection | None:
+        """The leg with this `connID`, None if the call has none such."""
+        for connection in self.connections:
+            if connection.connection_id == connection_id:
+                return connection
+        return None
 
 
 class ConnectionView(msgspec.Struct, frozen=True):

@@ -7,11 +7,11 @@ Every method says what it promises, what it raises and whether it may wait.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface
 
 from cubehook.config import Webhook
@@ -120,15 +120,23 @@ class ITransportPlugin(Interface):
 
 
 class ITransportContext(Interface):
-    """What the service lends to a transport."""
+    """What the service lends to the transport of one webhook."""
 
-    reactor: IReactorTime = Attribute("the reactor: IReactorTime, IReactorCore, IReactorTCP")
-    state_dir = Attribute("pathlib.Path: the folder relative paths start from")
-    secret = Attribute("str: this webhook's signing secret, `whsec_...`")
-    version = Attribute("str: cubehook's version, for a User-Agent")
+    reactor: Any = Attribute("the reactor: IReactorTime, IReactorCore, IReactorTCP, IReactorThreads")
+    webhook: Webhook = Attribute("the webhook, as configured")
+    state_dir: Path = Attribute("pathlib.Path: the folder relative paths start from")
+    secrets: tuple[str, ...] = Attribute(
+        "tuple[str, ...]: the webhook's signing secrets, `whsec_...`, newest first; several during a rotation"
+    )
+    version: str = Attribute("str: cubehook's version, for a User-Agent")
 
-    def agent() -> Any:
-        """The IAgent this webhook sends through: pooled, egress-checked, TLS verified."""
+    def agent(tls: Any = None) -> Any:
+        """
+        A new `cubehook.net.agent.WebhookAgent`: an IAgent's maker, pooled, egress checked, TLS verified.
+
+        `tls` makes the OpenSSL context, for other authorities than those the platform trusts.  The
+        transport owns the agent and must `close` it in `stop`.
+        """
 
 
 class IDeliveryStore(Interface):
@@ -138,17 +146,20 @@ class IDeliveryStore(Interface):
         """
         Keep `attempt` and the delivery's standing (`status`, `attempts`, `due_at`).
 
-        Values are taken at the call.  Fires when committed, or at once held in
-        memory while the store is degraded.
+        Values are taken at the call.  Fires when committed, however late that is; errbacks
+        if it never will be, and the delivery stays on disk as it was.
         """
 
     async def pending(webhook: str, now: Micros, exclude: Sequence[int], limit: int) -> list[Delivery]:
         """
         Committed pending deliveries of `webhook` for the calls whose oldest pending delivery
         is due at `now` or before, whole calls at a time, oldest due first, except the calls
-        (ids) in `exclude`; about `limit` deliveries, more only to complete a call.
+        (ids) in `exclude`; `limit` deliveries, more only to complete a call, fewer only
+        when there are no more.
 
-        Reads no delivered history: the cost depends on what is pending.
+        Reads what was written: everything handed to `accept` and `record` before the call
+        is committed first, however long that takes.  Reads no delivered history: the cost
+        depends on what is pending.
         """
 
     async def next_due(webhook: str, after: Micros) -> Micros | None:

@@ -30,15 +30,15 @@ class CountingReporter(TreeReporter):
     """Trial's verbose reporter; knows in the end how each test went, once a test."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **kwargs)
         self.passed: set[str] = set()
 
     def addSuccess(self, test: TestCase) -> None:
-        super().addSuccess(test)  # type: ignore[no-untyped-call]
+        super().addSuccess(test)
         self.passed.add(test.id())
 
     def addExpectedFailure(self, test: TestCase, failure: object, todo: object = None) -> None:
-        super().addExpectedFailure(test, failure, todo)  # type: ignore[no-untyped-call]
+        super().addExpectedFailure(test, failure, todo)
         self.passed.add(test.id())
 
 

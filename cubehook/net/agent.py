@@ -12,7 +12,6 @@ import enum
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakSet
 
 from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection, Context
 from service_identity import CertificateError, VerificationError
@@ -35,6 +34,7 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions, TLSVersion, platformTrust
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool
@@ -45,9 +45,12 @@ from zope.interface import implementer
 
 from cubehook.net.egress import BlockedError, EgressPolicy
 
-IDLE_TIMEOUT = 4.0
+IDLE_TIMEOUT = 4
 """Seconds an idle connection is kept: under the 5 s after which many servers close theirs, since a
 request that meets the closing is lost."""
+
+HEADERS = 256 << 10
+"""Bytes that a response's headers may take, interim responses included."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `WebhookAgent.close` gives receivers to close their side before connections are cut."""
@@ -84,7 +87,7 @@ class WebhookAgent:
         self._timeout = timeout
         self._tls = tls or platform_tls
         self._endpoints: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = {}
-        self._live: WeakSet[Any] = WeakSet()
+        self._meters: dict[Any, _Meter] = {}
         self._pool = pool = HTTPConnectionPool(reactor)
         pool.maxPersistentPerHost = concurrency
         pool.cachedConnectionTimeout = IDLE_TIMEOUT
@@ -106,6 +109,10 @@ class WebhookAgent:
         """A connection to `endpoint`, kept from before or new."""
         return self._pool.getConnection(key, endpoint)
 
+    def meter(self, connection: Any) -> _Meter:
+        """What counts the bytes of a connection made here."""
+        return self._meters[connection]
+
     async def close(self) -> None:
         """Close every idle connection; one whose receiver does not close its side is cut."""
         closed = self._pool.closeCachedConnections()
@@ -117,7 +124,7 @@ class WebhookAgent:
                 cut.cancel()
 
     def _cut(self) -> None:
-        for connection in list(self._live):
+        for connection in list(self._meters):
             connection.transport.abortConnection()
 
     def _make_endpoint(self, uri: URI) -> IStreamClientEndpoint:
@@ -129,7 +136,7 @@ class WebhookAgent:
             endpoint = wrapClientTLS(VerifyingCreator(host, self._tls()), endpoint)
         elif uri.scheme != b"http":
             raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
-        return _TrackedEndpoint(endpoint, self._live)
+        return _MeteredEndpoint(endpoint, self._meters)
 
 
 @implementer(IAgent, IAgentEndpointFactory)
@@ -198,11 +205,14 @@ class Exchange:
             self._connection.transport.abortConnection()
 
     def _connected(self, connection: Any) -> Any:
+        self._meter = self._agent.meter(connection)
+        self._meter.expect_headers()
         self._connection = connection
         return connection
 
     def _headers_received(self, response: IResponse) -> IResponse:
         self._answered = True
+        self._meter.headers_received()
         headers: Headers = response.headers
         encoding = headers.getRawHeaders(b"content-encoding")
         if encoding is not None:
@@ -224,12 +234,12 @@ class GuardedEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         guard = _Guard(self._reactor, self._policy)
-        connecting = HostnameEndpoint(guard, self._host, self._port, self._timeout).connect(protocolFactory)
+        endpoint = HostnameEndpoint(guard, self._host, self._port, self._timeout)
 
         def cancel(connected: Deferred[IProtocol]) -> None:
             # First, since HostnameEndpoint reports a name look-up that was cancelled as an unknown name.
             connected.errback(CancelledError())
-            connecting.cancel()
+            attempt.cancel()
 
         connected: Deferred[IProtocol] = Deferred(cancel)
 
@@ -243,7 +253,7 @@ class GuardedEndpoint:
                 failure = Failure(BlockedError(guard.blocked.rule, address, host))
             connected.errback(failure)
 
-        connecting.addCallbacks(connected.callback, failed)
+        attempt = endpoint.connect(protocolFactory).addCallbacks(connected.callback, failed)
         return connected
 
 
@@ -330,20 +340,76 @@ class _Filter:
         self._receiver.resolutionComplete()
 
 
-@implementer(IStreamClientEndpoint)
-class _TrackedEndpoint:
-    """Remembers the connections that `endpoint` makes for as long as they are referred to."""
+class OverlongError(Exception):
+    """The receiver sent headers without end."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, live: WeakSet[Any]) -> None:
+
+class _Meter(Protocol):
+    """
+    Stands before a connection and cuts it when a response's headers take more than `HEADERS` bytes.
+
+    Twisted's client limits the length of a line, but not their number.  Only what is received passes
+    through here; the connection has the real transport.
+    """
+
+    _left: int | None = None
+    _overlong = False
+
+    def __init__(self, connection: Any, open_meters: dict[Any, _Meter]) -> None:
+        self.connection = connection
+        self._open_meters = open_meters
+
+    def makeConnection(self, transport: Any) -> None:
+        self._abort = transport.abortConnection
+        self._open_meters[self.connection] = self
+        self.connection.makeConnection(transport)
+
+    def expect_headers(self) -> None:
+        self._left = HEADERS
+
+    def headers_received(self) -> None:
+        self._left = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                self._overlong = True
+                self._abort()
+                return
+        self.connection.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        del self._open_meters[self.connection]
+        self.connection.connectionLost(Failure(OverlongError()) if self._overlong else reason)
+
+
+class _MeterFactory(Factory):
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, open_meters: dict[Any, _Meter]) -> None:
+        self._factory = factory
+        self._open_meters = open_meters
+
+    def buildProtocol(self, addr: Any) -> _Meter:
+        return _Meter(self._factory.buildProtocol(addr), self._open_meters)
+
+
+@implementer(IStreamClientEndpoint)
+class _MeteredEndpoint:
+    """Puts a meter before each connection that `endpoint` makes, and keeps the open ones in `open_meters`."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, open_meters: dict[Any, _Meter]) -> None:
         self._endpoint = endpoint
-        self._live = live
+        self._open_meters = open_meters
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        return self._endpoint.connect(protocolFactory).addCallback(self._connected)
+        def unwrap(meter: Any) -> IProtocol:
+            connection: IProtocol = meter.connection
+            return connection
 
-    def _connected(self, protocol: IProtocol) -> IProtocol:
-        self._live.add(protocol)
-        return protocol
+        factory = _MeterFactory(protocolFactory, self._open_meters)
+        return self._endpoint.connect(factory).addCallback(unwrap)
 
 
 class UntrustedError(Exception):

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
 
-import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -23,47 +21,44 @@ KEPT = 64 << 10
 """Bytes of a body that are kept (contract, section 4)."""
 
 READ = 1 << 20
-"""Bytes of a body that are read, so that the connection can be used again; past it the connection is cut."""
+"""Bytes of a body that are read, so that its connection can be used again; past it that is cut."""
 
 _STEP = KEPT + 1
 """Bytes decompressed at a time; a step that stops short of the data's end is then known to be past `KEPT`."""
 
 
-class Body(msgspec.Struct, frozen=True):
-    """The first `KEPT` bytes of a body; `truncated` if there was more."""
-
-    content: bytes
-    truncated: bool = False
-
-
-EMPTY = Body(b"")
-
-
-def read_body(response: IResponse, encoding: bytes, abort: Callable[[], None]) -> Deferred[Body]:
+class BodyReader(Protocol):
     """
-    Read the body of `response`, which came under `encoding` (its Content-Encoding, lower case).
+    Reads the body of `response`, which came under `encoding` (its Content-Encoding, lower case).
 
-    Fires once the body is at its end, or longer than `READ`; then the connection has been cut by
-    `abort`.  gzip and deflate are decompressed; what does not decompress, or is encoded otherwise,
-    is kept as it came.  Errbacks with what ended the connection in mid-body.  Cancelling cuts the
-    connection.
+    `done` fires once the body is at its end, or longer than `READ`; then the connection has been cut
+    by `abort`.  It errbacks with what ended the connection in mid-body.  Cancelling it cuts the
+    connection.  `content` is what has been kept so far, `truncated` is True if there was more.
+
+    gzip and deflate are decompressed; what does not decompress, or is encoded otherwise, is kept as
+    it came.
     """
-    if response.length == 0:
-        return succeed(EMPTY)
-    reader = _Reader(encoding, abort)
-    response.deliverBody(reader)
-    return reader.done
 
-
-class _Reader(Protocol):
-    def __init__(self, encoding: bytes, abort: Callable[[], None]) -> None:
-        self.done: Deferred[Body] = Deferred(self._cancelled)
+    def __init__(self, response: IResponse, encoding: bytes, abort: Callable[[], None]) -> None:
+        self.done: Deferred[None] = Deferred(self._cancelled)
         self._abort = abort
         self._kept = bytearray()
         self._received = 0
         self._count = 0
         self._finished = False
         self._inflate = _Inflate(encoding) if encoding in _WINDOWS else None
+        if response.length == 0:
+            self._finish()
+        else:
+            response.deliverBody(self)
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._kept)
+
+    @property
+    def truncated(self) -> bool:
+        return self._count > KEPT
 
     def dataReceived(self, data: bytes) -> None:
         if self._finished:
@@ -74,8 +69,8 @@ class _Reader(Protocol):
         else:
             self._inflate.feed(data, self._take)
         if self._count > READ or self._received > READ:
-            self._finish()
             self._abort()
+            self._finish()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._finished:
@@ -97,11 +92,10 @@ class _Reader(Protocol):
 
     def _finish(self) -> None:
         self._finished = True
-        self.done.callback(Body(bytes(self._kept), self._count > KEPT))
+        self.done.callback(None)
 
-    def _cancelled(self, _: Deferred[Any]) -> None:
+    def _cancelled(self, _: Deferred[None]) -> None:
         self._finished = True
-        self._abort()
 
 
 # zlib's window bits: gzip's header, and zlib's, which is what "deflate" means (RFC 9110, section 8.4.1.2).

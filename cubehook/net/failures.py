@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 
-from cubehook.net.agent import Phase, UntrustedError
+from cubehook.net.agent import OverlongError, Phase, UntrustedError
 from cubehook.net.egress import BlockedError
 from cubehook.records import ErrorClass
 
@@ -55,6 +55,8 @@ def explain(failure: Failure, phase: Phase) -> tuple[ErrorClass, str] | None:
     for cause in causes:
         if isinstance(cause, UntrustedError):
             return ErrorClass.TLS, str(cause)
+        if isinstance(cause, OverlongError):
+            return ErrorClass.HTTP, "the answer's headers have no end"
         if isinstance(cause, SSL.Error):
             return ErrorClass.TLS, _tls_words(cause)
         if isinstance(cause, BlockedError):

@@ -217,7 +217,7 @@ class Logs:
         if log is None:
             return
         now = self._now()
-        address = request.getClientAddress()  # type: ignore[no-untyped-call]
+        address = request.getClientAddress()
         peer = getattr(address, "host", None) or "-"
         method = printable(request.method.decode("latin-1"), 20)
         path = printable(request.uri.decode("latin-1"), 500)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificates
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IDelayedCall
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
@@ -22,16 +26,17 @@ from cubehook.config import Webhook
 from cubehook.config_rules import header_name, header_value
 from cubehook.delivery.schedule import parse_retry_after
 from cubehook.delivery.signing import decode_secret, sign
+from cubehook.events import Micros
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
-from cubehook.net.agent import Exchange, WebhookAgent, tls_context
-from cubehook.net.body import Body, read_body
+from cubehook.net.agent import Exchange, Phase, WebhookAgent, tls_context
+from cubehook.net.body import BodyReader
 from cubehook.net.failures import explain
 from cubehook.records import ErrorClass
 from cubehook.text import printable
 
 METHODS: Final = ("POST", "PUT", "PATCH")
 
-# What belongs to the connection, to the signature or to us; a webhook may not set it.
+# What belongs to the connection or says what the body is; a webhook may not set it.
 _RESERVED = frozenset(
     (
         "accept-encoding",
@@ -48,12 +53,12 @@ _RESERVED = frozenset(
         "upgrade",
     )
 )
-# What a webhook may set that holds no secret, and is shown.
-_SHOWN = frozenset(("content-type", "user-agent"))
+_URL_TEXT = re.compile(r"[!-~]*")
+_SIGNED_PREFIX = "webhook-"
 _MASK = "***"
 _HOLDING = frozenset((429, 502, 503, 504))
-_MAX_LOGGED_HEADERS = 16 << 10
-_MICROS = 1_000_000
+_LOGGED_HEADERS = 16 << 10
+"""Characters of response headers that are kept."""
 
 
 class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,9 +100,9 @@ class HttpPlugin:
 @implementer(ITransport)
 class HttpTransport:
     """
-    Sends each event as one request.
+    Sends each event as one request, and judges the answer.
 
-    What is the same for every request is prepared in the constructor: this is the service's busiest path.
+    What is the same for every request is prepared in the constructor: this is a busy path.
     """
 
     def __init__(self, webhook: Webhook, options: HttpOptions, context: ITransportContext) -> None:
@@ -105,65 +110,273 @@ class HttpTransport:
         self._ca_file = options.ca_file
         self._method = webhook.method
         self._shown_url = webhook.url
-        self._url = EncodedURL.from_text(webhook.url).to_uri()
+        self._url = _WireUrl.from_text(webhook.url)
         self._secrets = [decode_secret(secret) for secret in context.secrets]
         self._agent: WebhookAgent | None = None
-        self._set_headers(webhook)
-
-    def _set_headers(self, webhook: Webhook) -> None:
         own = {name.lower(): (name, value) for name, value in webhook.headers.items()}
-        self._content_type = own.pop("content-type", ("", None))[1]
-        agent = own.pop("user-agent", ("", f"cubehook/{self._context.version}"))[1]
-        # Twisted would make the Host header for each request anew.
-        self._fixed = [("Host", _host(self._url)), ("User-Agent", agent)]
-        self._own = list(own.values())
-        self._shown_own = {name: _MASK for name, _ in self._own}
+        _, self._content_type = own.pop("content-type", ("", ""))
+        _, user_agent = own.pop("user-agent", ("", f"cubehook/{context.version}"))
+        # Left to itself, Twisted makes the Host header anew, and a copy of the others, each time.
+        self._fixed = {"Host": _host(self._url), "User-Agent": user_agent}
+        self._own = {name: value.encode("latin-1") for name, value in own.values()}
+        self._masked = dict.fromkeys(self._own, _MASK)
 
     async def start(self) -> None:
         if self._ca_file is None:
             self._agent = self._context.agent()
-            return
-        path = self._context.state_dir / self._ca_file
-        context = tls_context(_trust_root(path))
-        self._agent = self._context.agent(lambda: context)
+        else:
+            trusted = tls_context(_authorities(self._context.state_dir / self._ca_file))
+            self._agent = self._context.agent(lambda: trusted)
 
     async def stop(self) -> None:
         if self._agent is not None:
             await self._agent.close()
 
     async def deliver(self, outbound: Outbound) -> Sent:
-        assert self._agent is not None, "deliver before start"
-        timestamp = outbound.at // _MICROS
-        headers = [
-            *self._fixed,
-            ("Content-Type", self._content_type or outbound.content_type),
-            ("webhook-id", outbound.id),
-            ("webhook-timestamp", str(timestamp)),
-            ("webhook-signature", sign(self._secrets, outbound.id, timestamp, outbound.body)),
-        ]
+        if self._agent is None:
+            raise RuntimeError("the transport was not started")
+        shown = self._request_headers(outbound)
+        headers = Headers()
+        for name, value in (shown | self._own).items():
+            headers.addRawHeader(name, value)
+        reactor = self._context.reactor
         exchange = self._agent.exchange()
-        # A client of its own, so that no cookie outlives the request.
-        client = HTTPClient(exchange)
-        deadline = _Deadline(self._context.reactor, outbound.timeout, exchange)
+        deadline = _Deadline(reactor, outbound.timeout, exchange)
         response: IResponse | None = None
+        reader: BodyReader | None = None
+        problem = None
         try:
+            # A client for this request alone: its cookies go with it.
             response = await deadline.bound(
-                client.request(
+                HTTPClient(exchange).request(
                     self._method,
                     self._url,
-                    headers=_raw(headers, self._own),
-                    data=_BytesProducer(outbound.body),
+                    headers=headers,
+                    data=_Whole(outbound.body),
                     allow_redirects=False,
                     unbuffered=True,
-                    reactor=self._context.reactor,
+                    reactor=reactor,
                 )
             )
-            body = await deadline.bound(read_body(response, exchange.encoding, exchange.abort))
+            reader = BodyReader(response, exchange.encoding, exchange.abort)
+            await deadline.bound(reader.done)
         except Exception:
-            outcome = deadline.explain(Failure())
-            body = EMPTY
-        else:
-            outcome = None
+            problem = deadline.explain(Failure())
         finally:
             deadline.cancel()
-        # ...
+        if response is None:
+            verdict = _UNANSWERED
+        else:
+            now = outbound.at + int(deadline.elapsed() * 1_000_000)
+            verdict = _judge(response, now)
+        error_class, error = problem or (verdict.error_class, verdict.error)
+        return Sent(
+            delivered=verdict.delivered and problem is None,
+            gone=verdict.gone,
+            hold=verdict.hold,
+            method=self._method,
+            url=self._shown_url,
+            request_headers=shown | self._masked,
+            status=response.code if response is not None else None,
+            response_headers=_response_headers(response, exchange.encoding) if response is not None else {},
+            response_body=reader.content.decode("utf-8", "replace") if reader is not None else None,
+            remote_address=exchange.peer,
+            error_class=error_class,
+            error=error,
+        )
+
+    def _request_headers(self, outbound: Outbound) -> dict[str, str]:
+        """All but the webhook's own."""
+        timestamp = outbound.at // 1_000_000
+        return {
+            **self._fixed,
+            "Content-Type": self._content_type or outbound.content_type,
+            "webhook-id": outbound.id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(self._secrets, outbound.id, timestamp, outbound.body),
+        }
+
+
+class _WireUrl(EncodedURL):
+    """
+    A URL that is sent as it was written, which `check` made sure it can be.
+
+    treq has `to_uri` make that form anew for each request, at some cost, and fail for IPv6 addresses.
+    """
+
+    def to_uri(self) -> _WireUrl:
+        return self
+
+
+class _Deadline:
+    """One limit in time for all that an exchange waits for, one thing after the other."""
+
+    def __init__(self, reactor: Any, seconds: float, exchange: Exchange) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._exchange = exchange
+        self._started = reactor.seconds()
+        self._missed: Phase | None = None
+        self._call = reactor.callLater(seconds, self._expire)
+
+    def bound(self, awaited: Deferred[Any]) -> Deferred[Any]:
+        """`awaited`, which is cancelled when time is up."""
+        self._awaited = awaited
+        return awaited
+
+    def elapsed(self) -> float:
+        elapsed: float = self._reactor.seconds() - self._started
+        return elapsed
+
+    def explain(self, failure: Failure) -> tuple[ErrorClass, str]:
+        """Class and words for what ended the exchange; raises what was not the receiver's doing."""
+        if self._missed is not None:
+            return ErrorClass.TIMEOUT, f"timed out after {self._seconds:g} s while {self._missed}"
+        explained = explain(failure, self._exchange.phase)
+        if explained is None:
+            failure.raiseException()
+        return explained
+
+    def cancel(self) -> None:
+        if self._call.active():
+            self._call.cancel()
+
+    def _expire(self) -> None:
+        self._missed = self._exchange.phase
+        self._awaited.cancel()
+
+
+@implementer(IBodyProducer)
+class _Whole:
+    """A request's body, written at once: events are small."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class _Verdict(msgspec.Struct, frozen=True):
+    """What an answer's status and headers say of the event and of the receiver."""
+
+    delivered: bool = False
+    gone: bool = False
+    hold: float | None = None
+    error_class: ErrorClass | None = None
+    error: str | None = None
+
+
+_UNANSWERED = _Verdict()
+_DELIVERED = _Verdict(delivered=True)
+
+
+def _judge(response: IResponse, now: Micros) -> _Verdict:
+    status: int = response.code
+    if 200 <= status < 300:
+        return _DELIVERED
+    hold = None
+    asked = response.headers.getRawHeaders(b"retry-after")
+    if asked:
+        hold = parse_retry_after(asked[-1].decode("latin-1"), now)
+    if hold is None and status in _HOLDING:
+        hold = 0.0
+    error = f"answered {_status(status)}"
+    if 300 <= status < 400:
+        location = response.headers.getRawHeaders(b"location")
+        to = f" to {printable(location[0].decode('utf-8', 'replace'))}" if location else ""
+        error = f"answered {status}{to}; redirects are not followed"
+    return _Verdict(gone=status == 410, hold=hold, error_class=ErrorClass.HTTP, error=error)
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _response_headers(response: IResponse, encoding: bytes) -> dict[str, str]:
+    """The headers, those given several times joined, up to a limit: the receiver decides how many."""
+    shown = {}
+    room = _LOGGED_HEADERS
+    received: Iterable[tuple[bytes, Iterable[bytes]]] = response.headers.getAllRawHeaders()
+    for name, values in received:
+        # Taken off by the exchange; treq leaves an empty one.
+        if name == b"Content-Encoding":
+            continue
+        value = b", ".join(values)
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        shown[name.decode("latin-1")] = value.decode("utf-8", "replace")
+    if encoding:
+        shown["Content-Encoding"] = encoding[:100].decode("latin-1")
+    return shown
+
+
+def _host(url: EncodedURL) -> str:
+    """The Host header for `url` (RFC 9110, section 7.2)."""
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return host if url.port == {"http": 80, "https": 443}[url.scheme] else f"{host}:{url.port}"
+
+
+def _authorities(path: Path) -> Any:
+    """The certificates in the PEM file at `path`, to be trusted; ValueError says what is wrong with it."""
+    try:
+        certificates = load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"options.ca_file: {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"options.ca_file: {path} holds no certificates in PEM") from error
+    return trustRootFromCertificates(
+        [Certificate.load(certificate.public_bytes(Encoding.DER)) for certificate in certificates]
+    )
+
+
+def _expected_url(text: str) -> str | None:
+    """What a receiver's URL must be, if `text` is not."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        EncodedURL.from_text(text)
+    except ValueError:
+        return "an http or https URL"
+    if not _URL_TEXT.fullmatch(text):
+        return "a URL of printable ASCII: a host in its xn-- form, other characters as %XX"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "an http or https URL with a host, such as https://crm.example.com/calls"
+    if port == 0:
+        return "a URL whose port is not 0"
+    if parts.username is not None:
+        return "a URL without user and password; an Authorization header may carry them"
+    return None
+
+
+def _expected_header(name: str, value: str) -> str | None:
+    """What a webhook's own header must be, if this one is not."""
+    lowered = name.lower()
+    if lowered.startswith(_SIGNED_PREFIX):
+        return "no webhook-* header: they carry the signature"
+    if lowered in _RESERVED:
+        return "a header that cubehook does not set itself"
+    try:
+        header_name(name)
+    except ValueError:
+        return "the name of an HTTP header"
+    try:
+        header_value(value)
+    except ValueError as error:
+        return f"the value of an HTTP header ({error})"
+    return None

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from twisted.python.modules import PythonModule, getModule
-from zope.interface.exceptions import Invalid, MultipleInvalid
+from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 import cubehook.plugins
@@ -102,7 +102,7 @@ def _option_problem(told: str) -> tuple[str, str]:
     return key, text[0].lower() + text[1:]
 
 
-def _order(module: PythonModule[Any]) -> tuple[bool, str]:
+def _order(module: PythonModule) -> tuple[bool, str]:
     # Ours first, so that nothing installed later can take over `http`.
     return not module.name.endswith(".cubehook_transports"), module.name
 
@@ -117,7 +117,7 @@ def _check_plugin(plugin: Any) -> str | None:
     """Why `plugin` does not keep to ITransportPlugin, None if it does."""
     try:
         verifyObject(ITransportPlugin, plugin)
-    except (Invalid, MultipleInvalid) as error:
+    except Invalid as error:
         return _told(error)
     if not (isinstance(plugin.name, str) and plugin.name):
         return "its name is not a text"

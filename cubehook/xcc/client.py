@@ -13,7 +13,6 @@ from itertools import count
 from urllib.parse import urlsplit
 
 from OpenSSL import SSL
-from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import (
@@ -22,18 +21,21 @@ from twisted.internet.error import (
     ConnectionRefusedError,
     DNSLookupError,
     NoRouteError,
+    TCPTimedOutError,
     TimeoutError,
 )
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
+from zope.interface import implementer
 
 from cubehook import __version__
 from cubehook.config import Cube
+from cubehook.net.agent import UntrustedError, VerifyingCreator, platform_tls
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
@@ -133,7 +135,15 @@ class FaultError(GatewayError):
 def gateway_agent(reactor: IReactorTime) -> IAgent:
     """An agent for requests to gateways: no kept connections, certificates verified, no egress policy."""
     pool = HTTPConnectionPool(reactor, persistent=False)
-    return Agent(reactor, pool=pool, connectTimeout=CONNECT_SECONDS)
+    return Agent(reactor, _PlatformTrust(), connectTimeout=CONNECT_SECONDS, pool=pool)
+
+
+@implementer(IPolicyForHTTPS)
+class _PlatformTrust:
+    """Accepts certificates of the platform's authorities for the host asked for, and says why not others."""
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
+        return VerifyingCreator(hostname.decode("ascii"), platform_tls())
 
 
 class GatewayClient:
@@ -240,14 +250,9 @@ class GatewayClient:
             unbuffered=True,
             reactor=self._reactor,  # type: ignore[arg-type]  # used as a clock only
         )
-        received: Deferred[bytes] = Deferred()
-        collector = _Collector(received, self._where)
-        response.deliverBody(collector)
-        try:
-            answer = await received
-        except CancelledError:
-            collector.abort()
-            raise
+        body_received = _Body(self._where)
+        response.deliverBody(body_received)
+        answer = await body_received.whole
         if self.trace is not None:
             self.trace("received", answer)
         return response, answer
@@ -314,12 +319,12 @@ class GatewayClient:
                 "that provider_url has its address and port (8090 unless secure).",
                 "connection_refused",
             )
-        if isinstance(cause, TimeoutError):
+        if isinstance(cause, TimeoutError | TCPTimedOutError):
             return AnswerTimeoutError(
                 f"{where} did not take the connection within {CONNECT_SECONDS:g} s. Check that the router "
                 "is up, the route to it, and the firewall on the way."
             )
-        if isinstance(cause, SSL.Error | VerificationError):
+        if isinstance(cause, SSL.Error | UntrustedError):
             return TlsError(
                 f"No trusted TLS connection to {where}: {_tls_words(cause)}. Check the router's certificate "
                 "(its names, dates and issuer), and that `uc secure-wsapi` listens there."
@@ -339,33 +344,36 @@ class GatewayClient:
         )
 
 
-class _Collector(Protocol):
-    """Fires `received` with a response's body, or fails it: aborts past `MAX_ANSWER` bytes."""
+class _Body(Protocol):
+    """Collects a response's body; `whole` fails where that is cut off, or longer than `MAX_ANSWER`."""
 
-    def __init__(self, received: Deferred[bytes], where: str) -> None:
-        self._received = received
+    def __init__(self, where: str) -> None:
+        self.whole: Deferred[bytes] = Deferred(self._cancelled)
         self._where = where
-        self._body = BytesIO()
+        self._received = BytesIO()
 
     def dataReceived(self, data: bytes) -> None:
-        self._body.write(data)
-        if self._body.tell() > MAX_ANSWER and not self._received.called:
-            self.abort()
-            self._received.errback(NotXccError(f"{self._where} answered with more than 1 MiB."))
+        self._received.write(data)
+        if self._received.tell() > MAX_ANSWER and not self.whole.called:
+            self.whole.errback(NotXccError(f"{self._where} answered with more than 1 MiB."))
+            self._close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._received.called:
+        if self.whole.called:
             return
         # Without a Content-Length the end of the connection is the end of the body.
         if reason.check(ResponseDone, PotentialDataLoss):
-            self._received.callback(self._body.getvalue())
+            self.whole.callback(self._received.getvalue())
         else:
-            self._received.errback(reason)
+            self.whole.errback(reason)
 
-    def abort(self) -> None:
-        """Close the connection at once."""
+    def _cancelled(self, whole: Deferred[bytes]) -> None:
+        whole.errback(CancelledError())
+        self._close()
+
+    def _close(self) -> None:
         if self.transport is not None:
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            self.transport.loseConnection()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -379,14 +387,14 @@ def _cause(error: BaseException) -> BaseException:
     """The one that tells most: the first that is not just the connection's end."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, CancelledError | SSL.Error | VerificationError):
+        if isinstance(cause, CancelledError | SSL.Error | UntrustedError):
             return cause
     return causes[0]
 
 
 def _tls_words(error: BaseException) -> str:
-    if isinstance(error, VerificationError):
-        return "the certificate is for another name"
+    if isinstance(error, UntrustedError):
+        return printable(str(error))
     reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return printable(", ".join(reason[-1] for reason in reasons)) or "the connection ended"
 

@@ -92,8 +92,7 @@ def write(message: Message, line_breaks: bool = False) -> bytes:
         content = soap.element(soap.checked_name(message.name), header, _XMLNS)
     else:
         content = soap.element(name(message), _MESSAGES[type(message)].content(message), _XMLNS)
-    body = soap.envelope(content)
-    return soap.with_line_breaks(body) if line_breaks else body
+    return soap.envelope(content, line_breaks)
 
 
 def name(message: Message) -> str:
@@ -163,10 +162,10 @@ def _record(struct: type[msgspec.Struct], elements: dict[str, _Field]) -> _Kind:
 
 
 def _incomplete(element: Element, elements: dict[str, _Field], lacking: set[str]) -> soap.SoapError:
-    name = next(name for name, (attribute, _) in elements.items() if attribute in lacking)
-    path = f"{soap.local_name(element.tag)}/{name}"
+    wanted = next(wanted for wanted, (attribute, _) in elements.items() if attribute in lacking)
+    path = f"{soap.local_name(element.tag)}/{wanted}"
     for child in element:
-        if soap.local_name(child.tag) == name and (len(child) or soap.text_of(child)):
+        if soap.local_name(child.tag) == wanted and (len(child) or soap.text_of(child)):
             return soap.InvalidValueError(path)
     return soap.MissingElementError(path)
 

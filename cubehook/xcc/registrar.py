@@ -12,8 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import TimeoutError as TimedOut
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -98,7 +97,6 @@ class Registrar:
             cube=cube.id, state=RegistrationState.UNREGISTERED, since=now(), reason="Not started yet."
         )
         self._commands: deque[Command] = deque()
-        self._carrying_out = False
         self._timer: IDelayedCall | None = None
         self._requests: set[Deferred[None]] = set()
         self._idle: list[Deferred[None]] = []
@@ -147,7 +145,7 @@ class Registrar:
         self._idle.append(idle)
         try:
             await idle.addTimeout(STOP_SECONDS, self._reactor)
-        except TimedOut:
+        except TimeoutError:
             self._log.warn(
                 "Cube {cube}: the gateway did not answer the request to unregister within {seconds} s; it "
                 "will find out when its probes fail",
@@ -165,10 +163,10 @@ class Registrar:
         A request under way already is taken for this one.  Where there is nothing to do (disabled,
         stopped) it returns at once.
         """
-        self._carry_out(self._machine.register(self._now()))
         if self._machine.running:
             result: Deferred[None] = Deferred(self._asked.remove)
             self._asked.append(result)
+            self._carry_out(self._machine.register(self._now()))
             await result
         return self.registration
 
@@ -213,17 +211,11 @@ class Registrar:
         return None
 
     def _carry_out(self, commands: list[Command]) -> None:
-        """Carry out in order, also when carrying out a command gives rise to others at once."""
+        """Carry out in order; a command that gives rise to others at once has them queue behind the rest."""
         self._settled_id = self._machine.settled_id
         self._commands.extend(commands)
-        if self._carrying_out:
-            return
-        self._carrying_out = True
-        try:
-            while self._commands:
-                self._carry_out_one(self._commands.popleft())
-        finally:
-            self._carrying_out = False
+        while self._commands:
+            self._carry_out_one(self._commands.popleft())
 
     def _carry_out_one(self, command: Command) -> None:
         match command:

@@ -398,14 +398,16 @@ def _build() -> Callable[[_Core], _Inputs]:
     def stop(machine: _Inputs, core: _Core, at: Micros, state: RegistrationState, reason: str) -> None:
         if core.live and core.registration_id is not None:
             core.commands.append(Unregister(core.registration_id))
-        if core.running or core.state is not state:
+        # Trouble that is not over when the service ends is found there by the next run.
+        if state is _State.DISABLED or not _in_trouble(core):
             core.forget()
-            core.failures = core.failure_count = core.gateway_failures = 0
+            core.failure_count = core.gateway_failures = 0
             core.last_error = None
-            core.publish(at, state, reason)
+            if core.running or core.state is not state:
+                core.publish(at, state, reason)
         core.running = core.live = core.provider_shut = core.losing = False
         core.next_at = None
-        core.flaps = core.unheard = 0
+        core.failures = core.flaps = core.unheard = 0
 
     @pep614(leaving.upon(_Inputs.granted).to(stopped))
     @pep614(leaving.upon(_Inputs.granted_shut).to(stopped))
@@ -695,12 +697,21 @@ class RegistrationMachine:
         if core.provider_shut:
             self._back_in_service(at)
             return
-        if core.granted_at is None:
-            self._hasten(at)
-            return
-        if at - core.granted_at < SETTLED:
-            if core.flaps < GREETINGS or not core.live:
+        if core.granted_at is None or at - core.granted_at < SETTLED:
+            if not core.live:
+                self._hasten(at)
+                if core.state is not _State.REGISTERING:
+                    core.publish(
+                        at, _State.REGISTERING, "The gateway's provider xcc is in service; registering."
+                    )
+            elif core.next_at is None and core.flaps < GREETINGS:
                 self._question(at)
+                core.publish(
+                    at,
+                    core.state,
+                    "The gateway's provider xcc came into service just after it registered us; registering "
+                    "once more, to be sure.",
+                )
             return
         core.commands.append(Reloaded(at))
         core.lose(at)

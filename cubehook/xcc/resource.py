@@ -115,7 +115,7 @@ class XccResource:
 
     def resource(self) -> Resource:
         """The resource to put into a site."""
-        return self.app.resource()  # type: ignore[no-any-return]
+        return self.app.resource()
 
     @app.route("/", branch=True)
     def receive(self, request: LimitedRequest) -> bytes | Deferred[bytes]:

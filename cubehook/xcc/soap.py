@@ -29,16 +29,19 @@ MAX_BODY = 1 << 20
 """Bytes of a message."""
 
 MAX_MARKUP = 8192
-"""`<` characters of a message, which bounds its elements; the longest real one has about a hundred."""
+"""`<` characters of a message, and `=` characters: no more elements or attributes than that."""
 
-MAX_DEPTH = 32
-"""Elements within one another; real messages have ten."""
+MAX_DEPTH = 64
+"""Elements within one another; real messages have up to nine."""
 
 SPACE = " \t\r\n"
 """XML's white space; other characters that Unicode calls space are text."""
 
-_HEAD = f'<?xml version="1.0" encoding="UTF-8"?><SOAP:Envelope xmlns:SOAP="{SOAP_12}"><SOAP:Body>'
-_TAIL = "</SOAP:Body></SOAP:Envelope>"
+_START = f'<?xml version="1.0" encoding="UTF-8"?><SOAP:Envelope xmlns:SOAP="{SOAP_12}">'
+_END = "</SOAP:Body></SOAP:Envelope>"
+
+_MAX_WORDS = 300
+"""Characters of an explanation: it may hold a received name, which may be as long as a message."""
 
 
 class SoapError(Exception):
@@ -54,8 +57,8 @@ class SoapError(Exception):
     reason = "Badly framed XML received"
 
     def __init__(self, explanation: str, tag: str | None = None) -> None:
-        super().__init__(explanation)
-        self.tag = tag
+        super().__init__(explanation[:_MAX_WORDS])
+        self.tag = tag[:_MAX_WORDS] if tag is not None else None
 
     def fault(self) -> Fault:
         """The fault to answer with: the sender's, an XML parser error."""
@@ -164,7 +167,10 @@ def parse(body: bytes) -> Received:
             body = body.decode("utf-16").encode()
         except UnicodeDecodeError as error:
             raise MalformedError(f"The message is not UTF-16: {error.reason}") from None
-    if body.count(b"<") > MAX_MARKUP:
+    if b"\0" in body:
+        # Expat would take it for UTF-16 without a mark, in which the counts below miss what they count.
+        raise MalformedError("The message has NUL characters")
+    if body.count(b"<") > MAX_MARKUP or body.count(b"=") > MAX_MARKUP:
         raise TooComplexError(f"The message has more than {MAX_MARKUP} pieces of markup")
     root = _tree(body)
     # No element is deeper than there are end tags.
@@ -185,8 +191,7 @@ def parse(body: bytes) -> Received:
 
 
 def _tree(body: bytes) -> Element:
-    # The encoding given here goes before a declared one: `<` is one byte, as the count
-    # above takes for granted.
+    # The encoding given here goes before a declared one.
     parser = ParserCreate("utf-8")
     parser.buffer_text = True
     builder = TreeBuilder()
@@ -270,39 +275,36 @@ def element(name: str, content: str, attributes: str = "") -> str:
     return f"<{name}{attributes}>{content}</{name}>" if content else f"<{name}{attributes}/>"
 
 
-def envelope(content: str) -> bytes:
-    """A SOAP 1.2 message around `content`, on one line."""
-    return f"{_HEAD}{content}{_TAIL}".encode()
+def envelope(content: str, line_breaks: bool = False) -> bytes:
+    """
+    A SOAP 1.2 message around `content`, on one line, or as routers also lay it out.
+
+    Then there are line breaks around the content, and within an element before a text that would end past
+    column 110, which reproduces the captured notifications.
+    """
+    if line_breaks:
+        return "\n".join((_START, "<SOAP:Body>", _broken(content), _END)).encode()
+    return f"{_START}<SOAP:Body>{content}{_END}".encode()
 
 
 _PIECE = re.compile("<[^>]*>|[^<]+")
 _LAST_COLUMN = 110
 
 
-def with_line_breaks(message: bytes) -> bytes:
-    """
-    A message of `envelope` as routers often lay it out: around the body, and before a text that
-    would end past column 110, inside its element (this reproduces the captured notifications).
-    """
-    head, body, rest = message.decode().partition("<SOAP:Body>")
-    content = rest.removesuffix(_TAIL)
-    parts = [head, "\n", body, "\n"]
+def _broken(content: str) -> str:
+    parts = []
     column = 0
-    for match in _PIECE.finditer(content):
-        piece = match[0]
+    for piece in _PIECE.findall(content):
         if piece[0] != "<" and column + len(piece) > _LAST_COLUMN:
             parts.append("\n")
             column = 0
         parts.append(piece)
         column += len(piece)
-    parts += ["\n", _TAIL]
-    return "".join(parts).encode()
+    return "".join(parts)
 
 
 SERVICE_EXCEPTION = "SERVICE EXCEPTION"
 XML_PARSER_ERROR = "XML PARSER ERROR"
-
-_DETAIL_ELEMENTS = {SERVICE_EXCEPTION: "ServiceException", XML_PARSER_ERROR: "XMLParserError"}
 
 
 def service_exception(
@@ -368,7 +370,7 @@ def write_fault(fault: Fault) -> str:
     parts.append(f'</SOAP:Code><SOAP:Reason><SOAP:Text xml:lang="en">{escape(fault.reason)}</SOAP:Text>')
     parts.append("</SOAP:Reason>")
     if fault.detail:
-        name = _DETAIL_ELEMENTS.get(fault.subcode or "", "Detail")
+        name = "XMLParserError" if fault.subcode == XML_PARSER_ERROR else "ServiceException"
         parts.append(f'<SOAP:Detail><{name} xmlns="{XCC}">{leaves(fault.detail)}</{name}></SOAP:Detail>')
     parts.append("</SOAP:Fault>")
     return "".join(parts)
@@ -377,6 +379,9 @@ def write_fault(fault: Fault) -> str:
 def leaves(values: Mapping[str, str]) -> str:
     """An element for each of `values`, by name; ValueError if one cannot be an element's name."""
     return "".join(element(checked_name(name), escape(text)) for name, text in values.items())
+
+
+_SOAP_11_CODES = {"Client": "Sender", "Server": "Receiver"}
 
 
 def read_fault(element: Element) -> Fault:
@@ -404,8 +409,9 @@ def read_fault(element: Element) -> Fault:
                     text = text_of(leaf_element)
                     if text is not None:
                         detail[local_name(leaf_element.tag)] = text
+    code = local_name(code or "Receiver")
     return Fault(
-        code=local_name(code or "Receiver"),
+        code=_SOAP_11_CODES.get(code, code),
         subcode=subcode,
         reason=reason,
         detail=detail,

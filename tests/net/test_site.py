@@ -23,7 +23,7 @@ class Echo(Resource):
 
     isLeaf = True
 
-    def render(self, request: LimitedRequest) -> bytes:  # type: ignore[override]
+    def render(self, request: LimitedRequest) -> bytes:
         if request.too_large:
             request.setResponseCode(413)
         return b"%d" % len(request.content.getvalue())  # type: ignore[union-attr]
@@ -58,8 +58,7 @@ class SiteTests(TestCase):
         await connectProtocol(endpoint, client)
         for part in parts:
             client.transport.write(part)  # type: ignore[union-attr]
-        client.closed.addTimeout(10, reactor)
-        return await client.closed
+        return await client.closed.addTimeout(10, reactor)
 
     async def test_body_is_taken(self) -> None:
         answer = await self.send(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import Logger
@@ -149,7 +150,7 @@ class LogsTests(SynchronousTestCase):
 
     def test_access_line(self) -> None:
         logs = self.open()
-        request = DummyRequest([b""])
+        request: Any = DummyRequest([b""])
         request.method, request.uri, request.code = b"POST", b"/xcc/hq\x1b", 200
         request.sentLength, request.received_at = 17, NOW - 2500
         logs.access(request)

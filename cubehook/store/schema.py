@@ -1,0 +1,167 @@
+"""
+The tables, and why each index is there.
+
+Ids are `cubehook.ids` numbers: they sort by time, so a primary key is also the order of a list
+and the range of a sweep.  No foreign keys are declared: every write would pay for the check, and
+history is swept at different ages.  `docs/decisions/0001-group-commit.md` tells more.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    literal_column,
+)
+
+REVISION = "0001"
+"""The newest migration in `migrations/versions`; what this version of cubehook reads and writes."""
+
+metadata = MetaData()
+
+# SQLite makes a column the table's own key only if its type is spelled INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+PENDING = literal_column("'pending'", String)
+"""Written into statements as it is: a planner cannot match a parameter to a partial index."""
+
+cubes = Table(
+    "cubes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("provisioned", Boolean, nullable=False),
+    Column("settings", Text, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("provisioned", Boolean, nullable=False),
+    # The configuration's Webhook as JSON, without its secret.
+    Column("settings", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("disabled_reason", Text),
+    Column("disabled_at", BigInteger),
+)
+
+registrations = Table(
+    "registrations",
+    metadata,
+    Column("cube", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("registration_id", Text),
+    Column("last_message_at", BigInteger),
+    Column("failure_count", Integer, nullable=False),
+    Column("last_error", Text),
+    Column("reason", Text, nullable=False),
+)
+
+registration_changes = Table(
+    "registration_changes",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("cube", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("last_error", Text),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("cube", Text, nullable=False),
+    Column("gateway_call_id", Text, nullable=False),
+    Column("guid", Text),
+    Column("calling_number", Text),
+    Column("called_number", Text),
+    Column("outcome", Text),
+    Column("started_at", BigInteger, nullable=False),
+    Column("alerting_at", BigInteger),
+    Column("connected_at", BigInteger),
+    Column("disconnected_at", BigInteger),
+    Column("ended", Boolean, nullable=False),
+    # The whole Call as JSON; the columns before it are for looking it up.
+    Column("detail", Text, nullable=False),
+)
+# What the trackers take up again at a start.
+Index("calls_open", calls.c.id, sqlite_where=~calls.c.ended, postgresql_where=~calls.c.ended)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("cube", Text, nullable=False),
+    Column("call", BigInteger),
+    Column("at", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    # Packed: see `cubehook.store.packing`.
+    Column("body", LargeBinary, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("call", BigInteger, nullable=False),
+    Column("cube", Text, nullable=False),
+    Column("granularity", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    # The CallEvent as JSON: the `full` payload.
+    Column("body", Text, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("webhook", Text, nullable=False),
+    Column("call", BigInteger, nullable=False),
+    Column("event", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    # `due_at` while this is the oldest pending delivery of its call to its webhook, else NULL.
+    # Only these may be sent next; a call's later deliveries wait, however long ago they fell due.
+    Column("ready_at", BigInteger),
+)
+# A call's pending deliveries: its successor when one is settled, its whole lane when it is read.
+Index(
+    "deliveries_pending",
+    deliveries.c.call,
+    deliveries.c.webhook,
+    sqlite_where=deliveries.c.status == PENDING,
+    postgresql_where=deliveries.c.status == PENDING,
+)
+# What may be sent next, in the order it falls due.
+Index(
+    "deliveries_ready",
+    deliveries.c.webhook,
+    deliveries.c.ready_at,
+    sqlite_where=deliveries.c.ready_at.is_not(None),
+    postgresql_where=deliveries.c.ready_at.is_not(None),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("delivery", BigInteger, nullable=False),
+    # The whole Attempt as JSON.
+    Column("detail", Text, nullable=False),
+)
+
+# Alembic's own table, declared so that a new database can be stamped without importing Alembic.
+version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))

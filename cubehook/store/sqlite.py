@@ -1,0 +1,150 @@
+"""
+Everything that is SQLite's own: connecting, what its errors mean, who may open the file.
+
+Another database stands in by offering the same names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from cubehook.store.errors import StoreError
+
+__all__ = ["Lock", "insert", "is_busy", "is_trouble", "reader_engine", "writer_engine"]
+
+LOCK_WAIT = 0.25
+"""Seconds a statement waits for another process's lock; the writer itself asks again for ever."""
+
+READER_LOCK_WAIT = 2.0
+
+CHECKPOINT_PAGES = 4000
+"""
+Pages of 4 KiB in the write-ahead log after which a commit also copies them into the database.
+
+The log is then written over from its start, so it stays near this size.
+"""
+
+_WAL_KEPT_BYTES = 64 * 1024 * 1024
+_WRITER_CACHE_KIB = 16 * 1024
+_READER_CACHE_KIB = 4 * 1024
+_STATEMENTS_KEPT = 256
+
+
+def writer_engine(path: Path, checkpoint_pages: int = CHECKPOINT_PAGES) -> Engine:
+    """An engine whose connections write: durable when a commit returns, one transaction at a time."""
+
+    def connect() -> sqlite3.Connection:
+        # The database holds the webhooks' secrets; its log files take over its mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(
+            path, timeout=LOCK_WAIT, isolation_level=None, cached_statements=_STATEMENTS_KEPT
+        )
+        try:
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                f"wal_autocheckpoint = {checkpoint_pages}",
+                f"journal_size_limit = {_WAL_KEPT_BYTES}",
+                f"cache_size = -{_WRITER_CACHE_KIB}",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return _engine(connect, "BEGIN IMMEDIATE", poolclass=NullPool)
+
+
+def reader_engine(path: Path, connections: int) -> Engine:
+    """An engine whose connections can only read; each is used by one thread at a time."""
+    address = path.absolute().as_uri() + "?mode=ro"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            address, uri=True, timeout=READER_LOCK_WAIT, isolation_level=None, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+        return connection
+
+    return _engine(connect, "BEGIN", poolclass=QueuePool, pool_size=connections, max_overflow=0)
+
+
+def _engine(connect: Any, begin: str, **pool: Any) -> Engine:
+    engine = create_engine("sqlite://", creator=connect, **pool)
+
+    # The connections are in autocommit mode: a transaction begins where SQLAlchemy says so.
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def is_trouble(error: BaseException) -> bool:
+    """
+    Whether `error` says that the database is in trouble (locked, full, unreadable), so that
+    the same work may succeed later; otherwise the work itself is at fault.
+    """
+    cause = _cause(error)
+    return isinstance(cause, MemoryError | OSError) or (
+        isinstance(cause, sqlite3.DatabaseError)
+        and not isinstance(
+            cause,
+            sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError | sqlite3.NotSupportedError,
+        )
+    )
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether `error` says that another process holds the write lock."""
+    code = getattr(_cause(error), "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class Lock:
+    """
+    An advisory lock beside a database, so that two services cannot share one.
+
+    The kernel lets go of it when its holder dies, however it dies.  The file stays: taking it
+    away would let two processes hold locks on two files of one name.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._path = database.with_suffix(".lock")
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; StoreError, naming the holder, if another process has it."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise StoreError(
+                f"{self._path.parent} is in use by another cubehook (process {holder}): "
+                "stop that one, or give this one a state_dir of its own"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, b"%d\n" % os.getpid())
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go of the lock, if held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

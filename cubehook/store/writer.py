@@ -1,0 +1,270 @@
+"""
+The one writer: a thread that commits what the reactor hands it, in groups.
+
+Whatever is handed in while a commit is under way makes the next group, so the price of a
+commit is shared by all who wait for it, and the more there are the less each pays.
+
+All bookkeeping is the reactor thread's: the items not yet handed over, the group under way, how
+the database does.  The writer's thread owns the connection and sees one group at a time; they
+meet in a queue one way and `callFromThread` the other, once a group.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Event as Flag
+from threading import Thread
+from time import monotonic
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cubehook.store.errors import StoreClosedError
+from cubehook.store.rows import Item, Job, Rows
+from cubehook.store.sqlite import is_busy, is_trouble
+
+PATIENCE = 2.0
+"""Seconds that a commit may take before the store is called degraded."""
+
+_WAITS = (0.1, 0.2, 0.4, 0.8, 1.0)
+"""Seconds to wait after each failure of one group; the last for ever."""
+
+_GROUP_ITEMS = 512
+
+
+class IReactor(IReactorTime, IReactorFromThreads):
+    """What the writer needs of a reactor."""
+
+
+class Listener(Protocol):
+    """Whoever hears how the writer does; called in the reactor's thread."""
+
+    def degraded(self, degraded: bool, reason: str) -> None:
+        """Commits fail or take too long, for `reason`; or they no longer do."""
+
+    def committed(self, seconds: float) -> None:
+        """A group was committed; how long the transaction took."""
+
+
+class Writer:
+    """
+    Commits items in the order they are handed in.
+
+    `gather` is how many seconds the first item of a group waits for company.  At most
+    `max_items` items and `max_bytes` bytes are held; past either the writer is `full`, and
+    it is for the caller to hand nothing more in.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        engine: Engine,
+        reactor: Any,
+        listener: Listener,
+        *,
+        gather: float,
+        max_items: int,
+        max_bytes: int,
+    ) -> None:
+        self._engine = engine
+        self._reactor = reactor
+        self._listener = listener
+        self._gather = gather
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._queue: deque[Item] = deque()
+        self._group: list[Item] = []
+        self._group_at_most: IDelayedCall | None = None
+        self._flush_soon: IDelayedCall | None = None
+        self._trouble = ""
+        self._idle: list[Deferred[None]] = []
+        self._closing = False
+        self._inbox: SimpleQueue[list[Item] | None] = SimpleQueue()
+        self._give_up = Flag()
+        self._ended: Deferred[None] = Deferred()
+        self.held_items = 0
+        self.held_bytes = 0
+        self.degraded = False
+        self.full = False
+
+    # In the reactor's thread.
+
+    def start(self) -> None:
+        """Begin to write."""
+        # A daemon: a write that hangs in a dead file system must not keep the process from ending.
+        Thread(target=self._run, name="cubehook-writer", daemon=True).start()
+
+    def put(self, item: Item) -> None:
+        """Hold `item` until it is committed; then `item.done` fires."""
+        self._queue.append(item)
+        self.held_items += 1
+        self.held_bytes += item.size
+        if self.held_items >= self._max_items or self.held_bytes >= self._max_bytes:
+            self.full = True
+        if not self._group and self._flush_soon is None:
+            self._flush_soon = self._reactor.callLater(self._gather, self._flush)
+
+    async def stop(self, patience: float) -> None:
+        """
+        Commit what is held, then let go of the database.
+
+        Takes at most `patience` seconds; what could not be committed by then fails with
+        StoreClosedError.
+        """
+        self._closing = True
+        self._gather = 0.0
+        if self._flush_soon is not None:
+            self._flush_soon.reset(0)
+        deadline = self._reactor.callLater(patience, self._abandon)
+        if self.held_items:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
+        self._inbox.put(None)
+        await self._ended
+        if deadline.active():
+            deadline.cancel()
+
+    def _flush(self) -> None:
+        self._flush_soon = None
+        queue = self._queue
+        if isinstance(queue[0], Job):
+            self._group = [queue.popleft()]
+        else:
+            group = self._group = []
+            while queue and len(group) < _GROUP_ITEMS and not isinstance(queue[0], Job):
+                group.append(queue.popleft())
+        self._group_at_most = self._reactor.callLater(PATIENCE, self._overdue)
+        self._inbox.put(self._group)
+
+    def _committed(self, group: list[Item], refused: Sequence[tuple[Item, Failure]], seconds: float) -> None:
+        """The writer's thread is done with `group`."""
+        if group is not self._group:
+            return  # It was given up meanwhile.
+        self._release(group)
+        if len(self._queue) < _GROUP_ITEMS:
+            # What is left is no more than any busy moment leaves.
+            self._set_degraded(False, "")
+        self._tell(self._listener.committed, seconds)
+        for item, failure in refused:
+            self._log.failure("The store refuses one item of a group; the others are kept", failure)
+            done, item.done = item.done, None
+            if done is not None:
+                done.errback(failure)
+        for item in group:
+            if item.done is not None:
+                item.done.callback(item.result)
+        self._go_on()
+
+    def _release(self, group: list[Item]) -> None:
+        self._group = []
+        if self._group_at_most is not None:
+            self._group_at_most.cancel()
+            self._group_at_most = None
+        self.held_items -= len(group)
+        for item in group:
+            self.held_bytes -= item.size
+        self.full = self.held_items >= self._max_items or self.held_bytes >= self._max_bytes
+
+    def _go_on(self) -> None:
+        if self._queue:
+            if self._flush_soon is None:
+                wait = 0.0 if len(self._queue) >= _GROUP_ITEMS else self._gather
+                self._flush_soon = self._reactor.callLater(wait, self._flush)
+        elif not self._group:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def _failed(self, reason: str, busy: bool) -> None:
+        """The group under way could not be committed; the thread will try again."""
+        if reason != self._trouble:
+            self._trouble = reason
+            self._log.error("A commit failed and is tried again: {reason}", reason=reason)
+        # Another process may hold the lock for a moment, as a backup does: no reason for alarm yet.
+        if not busy:
+            self._set_degraded(True, reason)
+
+    def _overdue(self) -> None:
+        self._group_at_most = None
+        self._set_degraded(True, self._trouble or f"a commit has been taking longer than {PATIENCE:g} s")
+
+    def _set_degraded(self, degraded: bool, reason: str) -> None:
+        if degraded == self.degraded:
+            return
+        self.degraded = degraded
+        if degraded:
+            self._log.critical("The store cannot be written; work is held in memory: {reason}", reason=reason)
+        else:
+            self._trouble = ""
+            self._log.warn("The store is written again")
+        self._tell(self._listener.degraded, degraded, reason)
+        if degraded:
+            for item in [*self._group, *self._queue]:
+                if item.held_is_enough and item.done is not None:
+                    done, item.done = item.done, None
+                    done.callback(None)
+
+    def _tell(self, hook: Callable[..., None], *arguments: object) -> None:
+        try:
+            hook(*arguments)
+        except Exception:
+            self._log.failure("Whoever watches the store failed")
+
+    def _abandon(self) -> None:
+        """Closing took too long: everything still held is lost to the database."""
+        self._give_up.set()
+        lost = [*self._group, *self._queue]
+        if lost:
+            self._log.critical(
+                "The store is closed with {count} items that could not be written: {reason}",
+                count=len(lost),
+                reason=self._trouble or "the database does not answer",
+            )
+        if self._flush_soon is not None:
+            self._flush_soon.cancel()
+            self._flush_soon = None
+        self._queue.clear()
+        self._release(self._group)
+        for item in lost:
+            if item.done is not None:
+                item.done.errback(Failure(StoreClosedError("the store was closed before this could be written")))
+        self._go_on()
+        if not self._ended.called:
+            # The thread may hang for ever; it is left behind.
+            self._ended.callback(None)
+
+    def _thread_ended(self) -> None:
+        if not self._ended.called:
+            self._ended.callback(None)
+
+    # In the writer's thread.
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        while (group := self._inbox.get()) is not None:
+            waits = iter(_WAITS)
+            while True:
+                try:
+                    connection = connection or self._engine.connect()
+                    began = monotonic()
+                    refused = _commit(connection, group)
+                except Exception as error:
+                    reason = _reason(error)
+                    self._reactor.callFromThread(self._failed, reason, is_busy(error))
+                    if self._give_up.wait(next(waits, _WAITS[-1])):
+                        break
+                else:
+                    self._reactor.callFromThread(self._committed, group, refused, monotonic() - began)
+                    break
+        if connection is not None:
+            connection.close()
+        self._engine.dispose()
+        self._reactor.callFromThread(self._thread_ended)

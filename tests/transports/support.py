@@ -1,0 +1,357 @@
+"""Receivers that behave in every way, names that resolve as told, and transports to try on them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import reactor as installed
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from cubehook.config import Egress, Webhook
+from cubehook.events import CallEvent, CallState, Event, Granularity
+from cubehook.interfaces import Outbound, Sent
+from cubehook.net.egress import policy_from
+from cubehook.transports.context import TransportContext
+from cubehook.transports.http import HttpOptions, HttpTransport
+
+reactor: Any = installed
+
+SECRET = "whsec_" + "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+OTHER_SECRET = "whsec_" + "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
+BODY = b'{"call_state":"ALERTING","called_number":null,"calling_number":null,"timestamp":"x"}'
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+AT = 1_732_377_816_200_940
+LOOPBACK = Egress(allow=("127.0.0.0/8",))
+
+
+def event() -> Event:
+    payload = CallEvent(
+        call_state=CallState.ALERTING,
+        called_number=None,
+        calling_number=None,
+        timestamp="x",
+        event_id="0123456789ABC",
+        sequence=1,
+        cube="hq",
+        call_id="0123456789ABC",
+        guid=None,
+        direction=None,
+        original_called_number=None,
+        redirected_to=None,
+        calling_withheld=False,
+        alerting_at=None,
+        connected_at=None,
+        disconnected_at=None,
+        ring_seconds=None,
+        talk_seconds=None,
+        outcome=None,
+        disconnect_cause=None,
+        disconnect_text=None,
+        route=None,
+        codec=None,
+        inferred=False,
+        connections=[],
+    )
+    return Event(id=1, call=1, cube="hq", granularity=Granularity.CALL, at=AT, payload=payload)
+
+
+def outbound(body: bytes = BODY, timeout: float = 5.0, id: str = "0123456789ABC") -> Outbound:
+    return Outbound(
+        id=id, event=event(), body=body, content_type="application/json", attempt=1, at=AT, timeout=timeout
+    )
+
+
+class Conversation(Protocol):
+    """The receiver's end of one connection; `script` is called with each whole request."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._buffer = b""
+        self.lost: Deferred[None] = Deferred()
+        self.is_lost = False
+
+    def connectionMade(self) -> None:
+        self._receiver.made(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer += data
+        while b"\r\n\r\n" in self._buffer:
+            head, _, rest = self._buffer.partition(b"\r\n\r\n")
+            length = 0
+            for line in head.split(b"\r\n"):
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            if len(rest) < length:
+                return
+            self._buffer = rest[length:]
+            self._receiver.asked(self, Request(head, rest[:length]))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.is_lost = True
+        self.lost.callback(None)
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)  # type: ignore[union-attr]
+
+    def finish(self) -> None:
+        """Say that no more will be sent; `lost` fires when the other side has closed its own."""
+        self.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        self.transport.loseConnection()  # type: ignore[union-attr]
+
+    def abort(self) -> None:
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
+
+class Request:
+    def __init__(self, head: bytes, body: bytes) -> None:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        self.line = first
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        self.names = [line.partition(":")[0].lower() for line in lines]
+        self.body = body
+
+
+Script = Callable[[Conversation, Request], None]
+
+
+def answering(answer: bytes) -> Script:
+    return lambda conversation, _: conversation.send(answer)
+
+
+class Receiver(Factory):
+    """Listens on a free loopback port; with `tls`, over TLS."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        test: TestCase,
+        script: Script | None = None,
+        tls: CertificateOptions | None = None,
+        greet: Callable[[Conversation], None] | None = None,
+    ) -> None:
+        self.script = script or answering(OK)
+        self.requests: list[Request] = []
+        self.conversations: list[Conversation] = []
+        self._greet = greet
+        self._waiting: list[Deferred[Conversation]] = []
+        factory: Any = self if tls is None else TLSMemoryBIOFactory(tls, False, self)
+        factory.noisy = False
+        self._port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.port: int = self._port.getHost().port
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/calls?key=1"
+        test.addCleanup(lambda: Deferred.fromCoroutine(self._stop()))
+
+    def buildProtocol(self, addr: object) -> Conversation:
+        return Conversation(self)
+
+    def made(self, conversation: Conversation) -> None:
+        self.conversations.append(conversation)
+        if self._greet is not None:
+            self._greet(conversation)
+
+    def asked(self, conversation: Conversation, request: Request) -> None:
+        self.requests.append(request)
+        self.script(conversation, request)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(conversation)
+
+    def next_request(self) -> Deferred[Conversation]:
+        """Fires when the next request has come and was answered as scripted."""
+        waiter: Deferred[Conversation] = Deferred()
+        self._waiting.append(waiter)
+        return waiter
+
+    async def _stop(self) -> None:
+        await self._port.stopListening()
+        for conversation in self.conversations:
+            if not conversation.is_lost:
+                conversation.abort()
+                await conversation.lost
+
+
+@implementer(IHostResolution)
+class Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        pass
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """Resolves as `answers` tells at the time; a name with None for an answer is never resolved."""
+
+    def __init__(self, **answers: list[str] | None) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: object = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        self.asked.append(hostName)
+        resolution = Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        addresses = self.answers.get(hostName, [])
+        if addresses is None:
+            return resolution
+        for address in addresses:
+            kind = IPv4Address if ip_address(address).version == 4 else IPv6Address
+            resolutionReceiver.addressResolved(kind("TCP", address, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+class NamedReactor:
+    """The reactor, but for its name resolver."""
+
+    def __init__(self, names: Names) -> None:
+        self.nameResolver = names
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+def context_for(
+    webhook: Webhook,
+    state_dir: Path = Path(),
+    egress: Egress = LOOPBACK,
+    names: Names | None = None,
+    secrets: tuple[str, ...] = (SECRET,),
+    concurrency: int = 4,
+) -> TransportContext:
+    return TransportContext(
+        reactor=reactor if names is None else NamedReactor(names),
+        webhook=webhook,
+        egress=policy_from(egress),
+        state_dir=state_dir,
+        secrets=secrets,
+        version="1.2.3",
+        timeout=5.0,
+        concurrency=concurrency,
+    )
+
+
+async def http_transport(
+    test: TestCase,
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    method: str = "POST",
+    ca_file: str | None = None,
+    **context: Any,
+) -> HttpTransport:
+    """A transport that was started, and is stopped with the test."""
+    webhook = Webhook(id="crm", url=url, method=method, headers=headers or {})
+    transport = HttpTransport(webhook, HttpOptions(ca_file=ca_file), context_for(webhook, **context))
+    await transport.start()
+    test.addCleanup(lambda: Deferred.fromCoroutine(transport.stop()))
+    return transport
+
+
+async def deliver(test: TestCase, url: str, *, within: float = 5.0, **settings: Any) -> Sent:
+    """One delivery by a new transport."""
+    transport = await http_transport(test, url, **settings)
+    return await transport.deliver(outbound(timeout=within))
+
+
+class Authority:
+    """A certificate authority for one test."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cubehook test authority")])
+        self.certificate = self._sign(self._name, self._key, [], is_authority=True)
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        return path
+
+    def server(
+        self,
+        *names: str,
+        expired: bool = False,
+        self_signed: bool = False,
+        highest: Any = None,
+        ask_client: bool = False,
+    ) -> CertificateOptions:
+        """How a server with a certificate for `names` speaks TLS."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
+        certificate = self._sign(subject, key, names, expired=expired, self_signed=self_signed)
+        pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        private = PrivateCertificate.loadPEM(pem)
+        settings: dict[str, Any] = {}
+        if highest is not None:
+            settings.update(insecurelyLowerMinimumTo=TLSVersion.TLSv1_0, lowerMaximumSecurityTo=highest)
+        if ask_client:
+            settings.update(trustRoot=PrivateCertificate.loadPEM(pem))
+        return private.options() if not settings else _options(private, settings)
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        names: Iterable[str],
+        expired: bool = False,
+        self_signed: bool = False,
+        is_authority: bool = False,
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        day = datetime.timedelta(days=1)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject if self_signed else self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - 3 * day)
+            .not_valid_after(now - day if expired else now + day)
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
+            )
+        return builder.sign(key if self_signed else self._key, hashes.SHA256())
+
+
+def _options(private: PrivateCertificate, settings: dict[str, Any]) -> CertificateOptions:
+    return CertificateOptions(
+        privateKey=private.privateKey.original, certificate=private.original, **settings
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

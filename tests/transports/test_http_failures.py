@@ -1,0 +1,445 @@
+"""The HTTP transport against everything that can go wrong between it and a receiver."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.ssl import TLSVersion
+from twisted.trial.unittest import TestCase
+
+from cubehook.config import Egress
+from cubehook.interfaces import Sent
+from cubehook.net import agent, body
+from cubehook.records import ErrorClass
+from tests.transports.support import (
+    OK,
+    Authority,
+    Conversation,
+    Names,
+    Receiver,
+    Request,
+    answering,
+    deliver,
+    http_transport,
+    outbound,
+    reactor,
+)
+
+SHORT = 0.15
+"""Seconds; enough for loopback, short enough for a test that runs out of them."""
+
+
+def silent(conversation: Conversation, request: Request) -> None:
+    """Takes the request and never answers."""
+
+
+class TimeoutTests(TestCase):
+    def _assert_timed_out(self, sent: Sent, phase: str) -> None:
+        self.assertEqual(
+            (sent.delivered, sent.error_class, sent.error),
+            (False, ErrorClass.TIMEOUT, f"timed out after {SHORT} s while {phase}"),
+        )
+
+    async def test_a_name_that_is_never_resolved(self) -> None:
+        sent = await deliver(self, "http://hook.test/", names=Names(**{"hook.test": None}), within=SHORT)
+        self._assert_timed_out(sent, "connecting")
+        self.assertIsNone(sent.remote_address)
+
+    async def test_no_answer(self) -> None:
+        receiver = Receiver(self, silent)
+        sent = await deliver(self, receiver.url, within=SHORT)
+        self._assert_timed_out(sent, "waiting for the answer")
+        self.assertEqual(sent.remote_address, f"127.0.0.1:{receiver.port}")
+        await receiver.conversations[0].lost
+
+    async def test_headers_without_an_end(self) -> None:
+        receiver = Receiver(self, answering(b"HTTP/1.1 200 OK\r\nX: y\r\n"))
+        self._assert_timed_out(await deliver(self, receiver.url, within=SHORT), "waiting for the answer")
+
+    async def test_a_body_that_stalls_is_a_failure_and_is_logged(self) -> None:
+        receiver = Receiver(self, answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX: y\r\n\r\nhalf"))
+        sent = await deliver(self, receiver.url, within=SHORT)
+        self._assert_timed_out(sent, "reading the answer's body")
+        self.assertEqual((sent.status, sent.response_body, sent.response_headers), (200, "half", {"X": "y"}))
+        await receiver.conversations[0].lost
+
+    async def test_a_body_that_trickles_has_one_deadline(self) -> None:
+        def trickle(conversation: Conversation, _: Request) -> None:
+            conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+
+            def more() -> None:
+                if not conversation.is_lost:
+                    conversation.send(b".")
+                    reactor.callLater(SHORT / 10, more)
+
+            more()
+
+        receiver = Receiver(self, trickle)
+        self._assert_timed_out(await deliver(self, receiver.url, within=SHORT), "reading the answer's body")
+        await receiver.conversations[0].lost
+        # Let the receiver's last timer run out.
+        settled: Deferred[None] = Deferred()
+        reactor.callLater(SHORT / 5, settled.callback, None)
+        await settled
+
+    async def test_a_stalled_410_still_says_gone(self) -> None:
+        receiver = Receiver(self, answering(b"HTTP/1.1 410 Gone\r\nContent-Length: 9\r\n\r\n"))
+        sent = await deliver(self, receiver.url, within=SHORT)
+        self.assertEqual((sent.gone, sent.error_class), (True, ErrorClass.TIMEOUT))
+
+    async def test_a_tls_handshake_that_stalls(self) -> None:
+        receiver = Receiver(self, silent)
+        sent = await deliver(self, receiver.url.replace("http:", "https:"), within=SHORT)
+        self._assert_timed_out(sent, "negotiating TLS")
+
+
+class ConnectionTests(TestCase):
+    async def test_refused(self) -> None:
+        port = reactor.listenTCP(0, Receiver(self), interface="127.0.0.1")
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        await port.stopListening()
+        sent = await deliver(self, url)
+        self.assertEqual(
+            (sent.delivered, sent.error_class, sent.error, sent.status),
+            (False, ErrorClass.CONNECTION_REFUSED, "the receiver refused the connection", None),
+        )
+
+    async def test_an_unknown_name(self) -> None:
+        sent = await deliver(self, "http://nowhere.test/", names=Names())
+        self.assertEqual(sent.error_class, ErrorClass.DNS)
+
+    async def test_closed_at_once(self) -> None:
+        receiver = Receiver(self, greet=Conversation.close)
+        sent = await deliver(self, receiver.url)
+        self.assertEqual(sent.error_class, ErrorClass.CONNECTION_LOST)
+        self.assertIn("before the receiver answered", sent.error or "")
+
+    async def test_closed_instead_of_an_answer(self) -> None:
+        for end in (Conversation.close, Conversation.abort):
+            receiver = Receiver(self, lambda conversation, _, end=end: end(conversation))  # type: ignore[misc]
+            sent = await deliver(self, receiver.url)
+            self.assertEqual(sent.error_class, ErrorClass.CONNECTION_LOST)
+            self.assertEqual(sent.remote_address, f"127.0.0.1:{receiver.port}")
+
+    async def test_closed_in_the_middle_of_the_headers(self) -> None:
+        def script(conversation: Conversation, _: Request) -> None:
+            conversation.send(b"HTTP/1.1 200 OK\r\nContent-")
+            conversation.close()
+
+        sent = await deliver(self, Receiver(self, script).url)
+        self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.CONNECTION_LOST))
+
+    async def test_closed_in_the_middle_of_the_body(self) -> None:
+        for framing, part in (
+            (b"Content-Length: 9", b"half"),
+            (b"Transfer-Encoding: chunked", b"4\r\nhalf\r\n"),
+        ):
+
+            def script(
+                conversation: Conversation, _: Request, answer: bytes = framing + b"\r\n\r\n" + part
+            ) -> None:
+                conversation.send(b"HTTP/1.1 200 OK\r\n" + answer)
+                conversation.close()
+
+            sent = await deliver(self, Receiver(self, script).url)
+            self.assertEqual(
+                (sent.delivered, sent.error_class, sent.status, sent.response_body),
+                (False, ErrorClass.CONNECTION_LOST, 200, "half"),
+            )
+            self.assertIn("in the middle of the answer's body", sent.error or "")
+
+
+class AnswerTests(TestCase):
+    async def test_what_is_not_http(self) -> None:
+        for garbage in (
+            b"\x00\x01\x02 {nonsense}\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            b"HTTP/1.1 abc OK\r\n\r\n",
+            b"HTTP/x.y 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: nonsense\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        ):
+            sent = await deliver(self, Receiver(self, answering(garbage)).url)
+            self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.HTTP), garbage)
+            self.assertEqual(sent.error, "the receiver's answer is not valid HTTP")
+
+    async def test_headers_by_the_megabyte(self) -> None:
+        def script(conversation: Conversation, _: Request) -> None:
+            conversation.send(b"HTTP/1.1 200 OK\r\n" + b"X: yyyyyyyyyyyyyyyyyyyy\r\n" * 100_000)
+
+        receiver = Receiver(self, script)
+        sent = await deliver(self, receiver.url)
+        self.assertEqual(
+            (sent.delivered, sent.error_class, sent.error),
+            (False, ErrorClass.HTTP, "the answer's headers have no end"),
+        )
+        await receiver.conversations[0].lost
+
+    async def test_interim_answers_by_the_megabyte(self) -> None:
+        flood = b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000
+        sent = await deliver(self, Receiver(self, answering(flood)).url)
+        self.assertEqual(sent.error_class, ErrorClass.HTTP)
+
+    async def test_many_headers_are_logged_up_to_a_limit(self) -> None:
+        many = b"".join(b"X-%d: %b\r\n" % (number, b"y" * 90) for number in range(2000))
+        sent = await deliver(
+            self, Receiver(self, answering(b"HTTP/1.1 204 No Content\r\n" + many + b"\r\n")).url
+        )
+        self.assertTrue(sent.delivered)
+        logged = sum(len(name) + len(value) for name, value in sent.response_headers.items())
+        self.assertTrue(15_000 < logged <= 16 << 10, logged)
+
+    async def test_a_body_larger_than_the_header_limit_is_no_header(self) -> None:
+        size = agent.HEADERS + 100_000
+        receiver = Receiver(
+            self, answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        )
+        transport = await http_transport(self, receiver.url)
+        for _ in range(3):
+            self.assertTrue((await transport.deliver(outbound())).delivered)
+        self.assertEqual(len(receiver.conversations), 1)
+
+    async def test_100_continue_is_passed_over(self) -> None:
+        receiver = Receiver(self, answering(b"HTTP/1.1 100 Continue\r\n\r\n" + OK))
+        sent = await deliver(self, receiver.url)
+        self.assertEqual((sent.delivered, sent.status), (True, 200))
+
+    async def test_http_1_0_without_a_length(self) -> None:
+        def script(conversation: Conversation, _: Request) -> None:
+            conversation.send(b"HTTP/1.0 200 OK\r\n\r\nfine")
+            conversation.close()
+
+        sent = await deliver(self, Receiver(self, script).url)
+        self.assertEqual((sent.delivered, sent.response_body), (True, "fine"))
+
+    async def test_a_chunked_body(self) -> None:
+        receiver = Receiver(
+            self,
+            answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
+        )
+        sent = await deliver(self, receiver.url)
+        self.assertEqual((sent.delivered, sent.response_body), (True, "abc"))
+
+    async def test_a_long_body_is_kept_in_part_and_the_connection_cut(self) -> None:
+        size = body.READ + 500_000
+        receiver = Receiver(
+            self, answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        )
+        sent = await deliver(self, receiver.url)
+        self.assertEqual((sent.delivered, sent.response_body), (True, "x" * body.KEPT))
+        await receiver.conversations[0].lost
+
+    async def test_an_endless_body_is_cut(self) -> None:
+        receiver = Receiver(self, answering(b"HTTP/1.1 500 x\r\n\r\n" + b"x" * (2 * body.READ)))
+        sent = await deliver(self, receiver.url)
+        self.assertEqual((sent.status, len(sent.response_body or "")), (500, body.KEPT))
+
+    async def test_compressed_bodies_are_logged_in_clear(self) -> None:
+        for encoding, packed in (("gzip", gzip.compress(b"clear")), ("deflate", zlib.compress(b"clear"))):
+            head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(packed)}\r\n\r\n"
+            sent = await deliver(self, Receiver(self, answering(head.encode() + packed)).url)
+            self.assertEqual(sent.response_body, "clear")
+            self.assertEqual(sent.response_headers, {"Content-Encoding": encoding})
+
+    async def test_a_decompression_bomb(self) -> None:
+        bomb = gzip.compress(b"\0" * 50_000_000)
+        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+        receiver = Receiver(self, answering(head + bomb))
+        sent = await deliver(self, receiver.url)
+        self.assertEqual((sent.delivered, sent.response_body), (True, "\0" * body.KEPT))
+        await receiver.conversations[0].lost
+
+
+class EgressTests(TestCase):
+    def _assert_blocked(self, sent: Sent, *words: str) -> None:
+        self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.BLOCKED))
+        for word in words:
+            self.assertIn(word, sent.error or "")
+
+    async def test_a_literal_address(self) -> None:
+        receiver = Receiver(self)
+        sent = await deliver(self, receiver.url, egress=Egress())
+        self._assert_blocked(sent, "127.0.0.1", "add 127.0.0.0/8 to egress.allow")
+        self.assertEqual(receiver.conversations, [])
+
+    async def test_an_address_in_disguise(self) -> None:
+        receiver = Receiver(self)
+        for host in ("127.1", "2130706433", "0x7f000001", "[::ffff:127.0.0.1]", "localhost"):
+            sent = await deliver(self, f"http://{host}:{receiver.port}/", egress=Egress())
+            self.assertFalse(sent.delivered, host)
+            self.assertIn(sent.error_class, (ErrorClass.BLOCKED, ErrorClass.DNS), host)
+        self.assertEqual(receiver.conversations, [])
+
+    async def test_a_name_for_a_denied_address(self) -> None:
+        receiver = Receiver(self)
+        names = Names(**{"hook.test": ["127.0.0.1", "169.254.169.254"]})
+        sent = await deliver(self, f"http://hook.test:{receiver.port}/", egress=Egress(), names=names)
+        self._assert_blocked(sent, "hook.test resolves to 169.254.169.254", "always denied")
+        self.assertEqual(receiver.conversations, [])
+
+    async def test_a_name_that_is_rebound(self) -> None:
+        receiver = Receiver(self)
+        names = Names(**{"hook.test": ["127.0.0.1"]})
+        egress = Egress(allow=("127.0.0.1/32",))
+        transport = await http_transport(
+            self, f"http://hook.test:{receiver.port}/", egress=egress, names=names
+        )
+        self.assertTrue((await transport.deliver(outbound())).delivered)
+        names.answers["hook.test"] = ["127.0.0.2"]
+        receiver.conversations[0].finish()
+        await receiver.conversations[0].lost
+        self._assert_blocked(await transport.deliver(outbound()), "hook.test resolves to 127.0.0.2")
+        self.assertEqual(names.asked, ["hook.test", "hook.test"])
+
+    async def test_of_several_addresses_only_the_allowed_are_tried(self) -> None:
+        receiver = Receiver(self)
+        names = Names(**{"hook.test": ["169.254.0.1", "127.0.0.2", "127.0.0.1"]})
+        sent = await deliver(
+            self,
+            f"http://hook.test:{receiver.port}/",
+            egress=Egress(allow=("127.0.0.1/32",)),
+            names=names,
+        )
+        self.assertEqual((sent.delivered, sent.remote_address), (True, f"127.0.0.1:{receiver.port}"))
+
+
+class TlsTests(TestCase):
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.authority.write(self.folder / "ca.pem")
+
+    async def _deliver(self, receiver: Receiver, host: str = "hook.test", trust: bool = True) -> Sent:
+        return await deliver(
+            self,
+            f"https://{host}:{receiver.port}/",
+            names=Names(**{"hook.test": ["127.0.0.1"], "127.0.0.1": ["127.0.0.1"]}),
+            state_dir=self.folder,
+            ca_file="ca.pem" if trust else None,
+        )
+
+    def _assert_refused(self, sent: Sent, receiver: Receiver, words: str) -> None:
+        self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.TLS), sent.error)
+        self.assertIn(words, sent.error or "")
+        self.assertEqual(receiver.requests, [])
+
+    async def test_a_certificate_of_a_trusted_authority(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("hook.test"))
+        sent = await self._deliver(receiver)
+        self.assertTrue(sent.delivered, sent.error)
+        self.assertEqual(sent.remote_address, f"127.0.0.1:{receiver.port}")
+        self.assertEqual(receiver.requests[0].headers["host"], f"hook.test:{receiver.port}")
+
+    async def test_a_connection_is_used_again(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("127.0.0.1"))
+        transport = await http_transport(self, receiver.url, state_dir=self.folder, ca_file="ca.pem")
+        for _ in range(3):
+            self.assertTrue((await transport.deliver(outbound())).delivered)
+        self.assertEqual(len(receiver.conversations), 1)
+
+    async def test_the_name_is_told_to_the_server(self) -> None:
+        asked: list[bytes | None] = []
+        options = self.authority.server("hook.test")
+        options.getContext().set_tlsext_servername_callback(
+            lambda connection: asked.append(connection.get_servername())
+        )
+        await self._deliver(Receiver(self, tls=options))
+        self.assertEqual(asked, [b"hook.test"])
+
+    async def test_an_address_in_the_certificate(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("127.0.0.1"))
+        self.assertTrue((await self._deliver(receiver, "127.0.0.1")).delivered)
+        receiver = Receiver(self, tls=self.authority.server("127.0.0.2"))
+        self._assert_refused(
+            await self._deliver(receiver, "127.0.0.1"), receiver, "certificate is not for 127.0.0.1"
+        )
+
+    async def test_an_unknown_authority(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("hook.test"))
+        self._assert_refused(
+            await self._deliver(receiver, trust=False), receiver, "its authority is not known"
+        )
+
+    async def test_a_self_signed_certificate(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("hook.test", self_signed=True))
+        self._assert_refused(await self._deliver(receiver), receiver, "self-signed")
+
+    async def test_an_expired_certificate(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("hook.test", expired=True))
+        self._assert_refused(await self._deliver(receiver), receiver, "it has expired")
+
+    async def test_a_certificate_for_another_name(self) -> None:
+        for names in (("other.test",), ("*.hook.test",), ()):
+            receiver = Receiver(self, tls=self.authority.server(*names))
+            self._assert_refused(
+                await self._deliver(receiver), receiver, "the receiver's certificate is not for hook.test"
+            )
+
+    async def test_a_server_without_tls(self) -> None:
+        receiver = Receiver(self, greet=lambda conversation: conversation.send(b"HTTP/1.1 400 x\r\n\r\n"))
+        self._assert_refused(await self._deliver(receiver), receiver, "does not speak TLS on this port")
+
+    async def test_an_old_version_of_tls(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("hook.test", highest=TLSVersion.TLSv1_1))
+        self._assert_refused(await self._deliver(receiver), receiver, "TLS")
+
+    async def test_a_server_that_asks_for_a_client_certificate(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("hook.test", ask_client=True))
+        self._assert_refused(await self._deliver(receiver), receiver, "client certificate")
+
+    async def test_closed_during_the_handshake(self) -> None:
+        receiver = Receiver(self, greet=Conversation.close)
+        self._assert_refused(await self._deliver(receiver), receiver, "while negotiating TLS")
+
+    async def test_an_authority_file_that_is_of_no_use(self) -> None:
+        for name, content in (("absent.pem", None), ("empty.pem", b""), ("bad.pem", b"nonsense")):
+            if content is not None:
+                (self.folder / name).write_bytes(content)
+            with self.assertRaises(ValueError) as caught:
+                await http_transport(self, "https://hook.test/", state_dir=self.folder, ca_file=name)
+            self.assertIn(name, str(caught.exception))
+
+
+class CancelTests(TestCase):
+    async def _cancel(self, delivery: Deferred[Sent]) -> None:
+        self.assertFalse(delivery.called)
+        delivery.cancel()
+        self.assertTrue(delivery.called, "cancelling took time")
+        with self.assertRaises(CancelledError):
+            await delivery
+
+    async def test_while_resolving(self) -> None:
+        transport = await http_transport(self, "http://hook.test/", names=Names(**{"hook.test": None}))
+        await self._cancel(Deferred.fromCoroutine(transport.deliver(outbound())))
+
+    async def test_while_connecting(self) -> None:
+        receiver = Receiver(self, silent)
+        transport = await http_transport(
+            self, f"http://hook.test:{receiver.port}/", names=Names(**{"hook.test": ["127.0.0.1"]})
+        )
+        await self._cancel(Deferred.fromCoroutine(transport.deliver(outbound())))
+
+    async def test_while_waiting(self) -> None:
+        receiver = Receiver(self, silent)
+        transport = await http_transport(self, receiver.url)
+        asked = receiver.next_request()
+        delivery = Deferred.fromCoroutine(transport.deliver(outbound()))
+        conversation = await asked
+        await self._cancel(delivery)
+        await conversation.lost
+
+    async def test_while_reading_the_body(self) -> None:
+        receiver = Receiver(self, answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"))
+        transport = await http_transport(self, receiver.url)
+        asked = receiver.next_request()
+        delivery = Deferred.fromCoroutine(transport.deliver(outbound()))
+        conversation = await asked
+        await self._cancel(delivery)
+        await conversation.lost
