@@ -23,13 +23,16 @@ class Ids:
     """
     Makes ids, each greater than every one before it, also when the clock steps back.
 
-    `random_bits(12)` seeds the low bits, so that two makers started at the same
-    instant differ; `after` is the greatest id already in use.
+    `random_bits(12)` makes the low bits, so that two makers differ that work at the same instant.
     """
 
-    def __init__(self, random_bits: Callable[[int], int], after: int = 0) -> None:
+    def __init__(self, random_bits: Callable[[int], int]) -> None:
         self._random_bits = random_bits
-        self._last = after
+        self._last = 0
+
+    def begin_after(self, number: int) -> None:
+        """Make only ids greater than `number` from now on."""
+        self._last = max(self._last, number)
 
     def next(self, now: Micros) -> int:
         """A new id for something that happens at `now`."""

@@ -107,7 +107,7 @@ class Intake:
         """Learn a call's numbers from a solicitation; its answer waits for nothing."""
         if not self._journal.full:
             changes = self._trackers[cube].authorize(message, at)
-            self._keep(self._notification(cube, "authorize", changes, raw, at), changes)
+            _ = self._keep(self._notification(cube, "authorize", changes, raw, at), changes)
 
     def call_ends(self, changes: Changes) -> Deferred[None]:
         """Keep and pass on the ends that a tracker inferred (a reload, a sweep)."""
@@ -119,7 +119,7 @@ class Intake:
         return Notification(
             id=self._ids.next(at),
             cube=cube,
-            call=changes.calls[0].id if changes.calls else None,
+            call=changes.about.id if changes.about else None,
             at=at,
             message=message,
             body=raw,
@@ -129,7 +129,7 @@ class Intake:
         """Wait until everything handed in so far is committed or held."""
         for work in list(self._waiting):
             done: Deferred[None] = Deferred()
-            work.answer.addBoth(_tell, done)
+            _ = work.answer.addBoth(_tell, done)
             await done
 
     def _keep(self, notification: Notification | None, changes: Changes) -> Deferred[None]:
@@ -138,9 +138,8 @@ class Intake:
             deliveries += self._dispatcher.deliveries_for(event)
         work = _Work(changes.events, deliveries, self._reactor.seconds())
         self._waiting.append(work)
-        self._journal.accept(notification, changes.calls, changes.events, deliveries).addCallbacks(
-            self._committed, self._refused, callbackArgs=(work,), errbackArgs=(work,)
-        )
+        committed = self._journal.accept(notification, changes.calls, changes.events, deliveries)
+        _ = committed.addCallbacks(self._committed, self._refused, callbackArgs=(work,), errbackArgs=(work,))
         if not work.released:
             if self._journal.degraded:
                 self._release_waiting(float("inf"))

@@ -1,23 +1,29 @@
 """
 The service: opens the rooms in order, joins them, and closes them in order.
 
-Everything that can fail for a reason that the operator can mend (an unwritable folder, a database of
-a newer version, a busy port) is opened in `privilegedStartService`, after the fork and before the
-reactor runs, so that it ends the process with a sentence instead of a traceback.
+The logs and the ports are opened after the fork and before the reactor runs, so that a folder that
+cannot be written or a busy port ends the process with a sentence.  The store opens once the reactor
+runs; until its calls are read, the listeners let requests wait.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 import random
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
+import msgspec
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -29,13 +35,16 @@ from cubehook.delivery.dispatcher import Dispatcher
 from cubehook.events import Event, Micros
 from cubehook.ids import Ids
 from cubehook.intake import Intake
-from cubehook.net.egress import EgressPolicy, policy_from
+from cubehook.net.egress import policy_from
 from cubehook.net.site import AccessSite
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
-from cubehook.store.store import Store, StoreError
+from cubehook.store.errors import StoreError
+from cubehook.store.provisioning import Provisioned
+from cubehook.store.store import Store
+from cubehook.text import printable
 from cubehook.transports.context import TransportContext
 from cubehook.transports.registry import create, find_transports
 from cubehook.xcc.client import GatewayClient, gateway_agent
@@ -46,10 +55,10 @@ SWEEP_SECONDS = 60.0
 """How often orphaned calls are looked for."""
 
 RETENTION_SECONDS = 3600.0
-"""How often history past its retention is deleted."""
+"""How often history past its retention is deleted; the first time after as long."""
 
 STOP_GRACE = 5.0
-"""How long deliveries under way may take to finish when the service stops."""
+"""Seconds that deliveries under way may take to finish when the service stops."""
 
 
 class StartError(SystemExit):
@@ -57,7 +66,7 @@ class StartError(SystemExit):
 
 
 def wall_clock() -> Micros:
-    """Now, as every timestamp of ours tells it."""
+    """Now, as every time of ours tells it."""
     return time.time_ns() // 1000
 
 
@@ -65,44 +74,388 @@ class CubehookService(Service):
     """
     All of cubehook between a configuration and a reactor.
 
-    `running` fires once the listeners answer and every cube has begun to register.
+    `ready` fires once requests are answered and every cube has begun to register; it fails if
+    the service could not start, and then the reactor is stopped and the process will exit with 1.
+    `on_event`, if given, hears of every event, after the commit.
     """
 
     _log = Logger()
 
-    def __init__(self, settings: config.Config, reactor: Any) -> None:
+    def __init__(
+        self,
+        settings: config.Config,
+        reactor: Any,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._reactor = reactor
-        self.metrics = Metrics()
-        self.logs = Logs(settings.state_dir / "log", settings.log, reactor, wall_clock)
-        self.store = Store(settings.state_dir / "cubehook.db", reactor, wall_clock)
-        self.registrars: dict[str, Registrar] = {}
-        self.trackers: dict[str, Tracker] = {}
-        self.running: Deferred[None] = Deferred()
-        self._ports: list[IListeningPort] = []
-        self._timers: dict[str, IDelayedCall] = {}
+        self._heard_by = on_event
+        self.ready: Deferred[None] = Deferred()
         self._starting: Deferred[None] | None = None
+        self._failed = False
+        self._ports: list[IListeningPort] = []
+        self._loops: list[LoopingCall] = []
+        self._sweeping: Deferred[Any] | None = None
+        self._trouble = ""
+
+        self.metrics = metrics = Metrics()
+        self.logs = Logs(settings.state_dir / "log", settings.log, reactor, wall_clock)
+        self.store = Store(
+            settings.state_dir / "cubehook.db",
+            reactor,
+            on_degraded=self._store_degraded,
+            on_commit=metrics.store_commit_seconds.observe,
+        )
+        self._ids = Ids(random.getrandbits)
+        self.trackers: dict[str, Tracker] = {}
+        self.registrars: dict[str, Registrar] = {}
+        self.webhooks: dict[str, config.Webhook] = {}
+        self.dispatcher = Dispatcher(
+            self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, self
+        )
+        self.intake = Intake(
+            trackers=self.trackers,
+            journal=self.store,
+            dispatcher=self.dispatcher,
+            ids=self._ids,
+            reactor=reactor,
+            on_event=self._event,
+        )
+        self._gateways = XccResource(self.intake, self, wall_clock)
+        self._health = HealthResource(metrics, self.problems)
+        self._gauges()
+
+    # Starting
 
     def privilegedStartService(self) -> None:
-        """Open the logs, the store and the ports; StartError where that fails."""
-        super().privilegedStartService()
+        """Open the logs and the ports; StartError where that fails."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        # A line for each connection that opens or closes tells nobody anything.
+        Factory.noisy = False
         folder = self._settings.state_dir
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             self.logs.open()
         except OSError as error:
-            raise StartError(f"cubehook: cannot write to the state folder {folder}: {error.strerror}") from None
-        try:
-            self.store.open_now()
-        except StoreError as error:
-            self.logs.close()
-            raise StartError(f"cubehook: {error}") from None
-        self._wire()
+            raise StartError(
+                f"cubehook: the state folder {folder} cannot be written ({error.strerror}): make it "
+                "writable for this user, or set another state_dir"
+            ) from None
         listen = self._settings.listen
-        try:
-            self._listen("cubes", listen.cubes, self._resource.resource())
-            self._listen("console", listen.console, self._health.resource())
-        except StartError:
-            self.store.close_now()
+        for key, endpoints, resource in (
+            ("listen.cubes", listen.cubes, self._gateways.resource()),
+            ("listen.console", listen.console, self._health.resource()),
+        ):
+            for endpoint in endpoints:
+                self._listen(key, endpoint, resource)
+
+    def _listen(self, key: str, endpoint: str, resource: IResource) -> None:
+        site = AccessSite(resource, self.logs.access, wall_clock, self._reactor)
+        outcome: list[IListeningPort | Failure] = []
+        serverFromString(self._reactor, endpoint).listen(site).addBoth(outcome.append)
+        # Every endpoint that can be written in the configuration listens at once or fails at once.
+        port = outcome[0]
+        if isinstance(port, Failure):
+            reason = getattr(port.value, "socketError", port.value)
+            words = getattr(reason, "strerror", None) or str(reason)
+            self._log.critical(
+                "Cannot listen on {endpoint} ({key}): {words}", endpoint=endpoint, key=key, words=words
+            )
+            for opened in self._ports:
+                opened.stopListening()
             self.logs.close()
-            raise
+            raise StartError(
+                f"cubehook: cannot listen on {endpoint} ({key}): {words}. Is it running already, or does "
+                "another program use the port?"
+            )
+        self._ports.append(port)
+        self._log.info("Listening on {address} ({key})", address=_address(port), key=key)
+
+    def startService(self) -> None:
+        """Begin to start; `ready` tells how it went."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._starting = Deferred.fromCoroutine(self._start())
+        _ = self._starting.addErrback(self._not_started)
+
+    async def _start(self) -> None:
+        settings, store = self._settings, self.store
+        await store.open()
+        provisioned = await store.provision(settings.cubes, settings.webhooks)
+        self._ids.begin_after(await store.greatest_id())
+        for cube in provisioned.cubes:
+            self._add_cube(cube)
+        for call in await store.open_calls():
+            # The calls of a cube that is no longer configured cannot be told of any more.
+            if call.cube in self.trackers:
+                self.trackers[call.cube].restore([call])
+        for registration in await store.registrations():
+            if registration.cube in self.registrars:
+                self.registrars[registration.cube].restore(registration)
+        self._add_webhooks(provisioned)
+        await self.dispatcher.start()
+        self._gateways.serve(
+            Gateway(cube, self.registrars[cube.id]) for cube in provisioned.cubes if cube.enabled
+        )
+        # What was made so far stays for good: collections need not look at it again.
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        self._gateways.release()
+        for registrar in self.registrars.values():
+            registrar.start()
+        self._every(SWEEP_SECONDS, self._sweep_calls)
+        self._every(RETENTION_SECONDS, self._sweep_history)
+        self._log.info(
+            "cubehook {version} is running; cubes: {cubes}, webhooks: {webhooks}, state in {folder}",
+            version=__version__,
+            cubes=len(self.registrars),
+            webhooks=len(self.webhooks),
+            folder=settings.state_dir,
+        )
+        if not self.registrars:
+            self._log.warn(
+                "No cube is configured: add [cubes.NAME] with provider_url and application_url to {file}",
+                file=settings.source or "cubehook.toml",
+            )
+        self.ready.callback(None)
+
+    def _not_started(self, failure: Failure) -> None:
+        self._failed = True
+        if failure.check(CancelledError):
+            return
+        if failure.check(StoreError):
+            text = str(failure.value)
+            self._log.critical("cubehook cannot start: {text}", text=text)
+        else:
+            text = f"{failure.type.__name__}: {failure.value}"  # type: ignore[union-attr]
+            self._log.failure("cubehook cannot start", failure)
+        _exit_with_1(f"cubehook: cannot start: {text}")
+        self.ready.errback(failure)
+        _ = self.ready.addErrback(lambda _: None)
+        self._reactor.stop()
+
+    def _add_cube(self, cube: config.Cube) -> None:
+        name = cube.id
+        self.trackers[name] = Tracker(name, self._ids.next, Numbers(cube.default_region))
+        self.registrars[name] = Registrar(
+            cube,
+            GatewayClient(cube, gateway_agent(self._reactor), self._reactor),
+            self.store,
+            self._reactor,
+            wall_clock,
+            on_result=lambda result: self.metrics.registrations.labels(name, result).inc(),
+            on_loss=self.metrics.loss_windows.labels(name).inc,
+            on_reload=partial(self._reloaded, name),
+        )
+
+    def _add_webhooks(self, provisioned: Provisioned) -> None:
+        settings = self._settings
+        plugins, problems = find_transports()
+        for problem in problems:
+            self._log.error("A transport plugin is left out: {problem}", problem=problem)
+        egress = policy_from(settings.egress)
+        for webhook in provisioned.webhooks:
+            name = webhook.id
+            if name in provisioned.disabled:
+                self._log.warn(
+                    "Webhook {webhook} stays disabled: {reason}. Change its settings to send to it again",
+                    webhook=name,
+                    reason=printable(provisioned.disabled[name]),
+                )
+                webhook = msgspec.structs.replace(webhook, enabled=False)
+            context = TransportContext(
+                reactor=self._reactor,
+                webhook=webhook,
+                egress=egress,
+                state_dir=settings.state_dir,
+                secrets=(webhook.secret or "",),
+                version=__version__,
+                timeout=webhook.timeout or settings.delivery.timeout,
+                concurrency=webhook.concurrency or settings.delivery.concurrency,
+            )
+            try:
+                transport = create(webhook, plugins, context)
+            except ValueError as error:
+                self._log.critical("{error}; its events wait until that is mended", error=str(error))
+                continue
+            self.dispatcher.add(webhook, transport)
+            self.webhooks[name] = webhook
+        for tracker in self.trackers.values():
+            tracker.leg_events = self.dispatcher.wants_leg_events
+
+    def _every(self, seconds: float, work: Callable[[], Any]) -> None:
+        loop = LoopingCall(work)
+        loop.clock = self._reactor
+        self._loops.append(loop)
+        _ = loop.start(seconds, now=False).addErrback(
+            lambda failure: self._log.failure("A recurring task ended", failure)
+        )
+
+    # Stopping
+
+    async def _stop(self) -> None:
+        if self._starting is not None and not self._starting.called:
+            self._starting.cancel()
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        # A gateway that knows that we go sends nothing more that could be refused.
+        for leaving in [Deferred.fromCoroutine(each.stop()) for each in self.registrars.values()]:
+            await leaving
+        for port in self._ports:
+            await _maybe(port.stopListening())
+        await self.intake.settled()
+        self.intake.stop()
+        await self.dispatcher.stop(STOP_GRACE)
+        await self.store.close()
+        self._log.info("cubehook has stopped")
+        self.logs.close()
+
+    def stopService(self) -> Deferred[None]:
+        """Unregister, close the listeners, finish or put off deliveries, then close the store."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop()).addErrback(
+            lambda failure: self._log.failure("Stopping did not go as it should", failure)
+        )
+
+    # Recurring work
+
+    def _sweep_calls(self) -> None:
+        now = wall_clock()
+        for cube, tracker in self.trackers.items():
+            try:
+                self._keep_ends(cube, tracker.sweep(now))
+            except Exception:
+                self._log.failure("The calls of cube {cube} could not be swept", cube=cube)
+
+    def _reloaded(self, cube: str, at: Micros) -> None:
+        self._keep_ends(cube, self.trackers[cube].reloaded(at))
+
+    def _keep_ends(self, cube: str, changes: Changes) -> None:
+        if changes.events:
+            self._log.warn(
+                "Cube {cube}: {count} calls whose end was never told are closed as inferred",
+                cube=cube,
+                count=sum(call.inferred for call in changes.calls),
+            )
+        if changes.calls or changes.events:
+            _ = self.intake.call_ends(changes)
+
+    def _sweep_history(self) -> Deferred[Any]:
+        self._sweeping = Deferred.fromCoroutine(self.store.sweep(self._settings.retention, wall_clock()))
+        return self._sweeping.addErrback(self._not_swept)
+
+    def _not_swept(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self._log.error("Old history was not deleted: {error}", error=str(failure.value))
+
+    # What the rooms tell
+
+    def _event(self, event: Event) -> None:
+        payload = event.payload
+        self.metrics.event(event.cube, payload.call_state).inc()
+        self.logs.event(event)
+        if self._heard_by is not None:
+            self._heard_by(event)
+
+    def answered(self, cube: str, message: str, received_at: Micros) -> None:
+        """See `cubehook.xcc.resource.Traffic`."""
+        self.metrics.notification(cube, message).inc()
+        self.metrics.notification_seconds.observe((wall_clock() - received_at) / 1e6)
+
+    def rejected(self, reason: str) -> None:
+        """See `cubehook.xcc.resource.Traffic`."""
+        self.metrics.rejected.labels(reason).inc()
+
+    def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
+        """See `cubehook.delivery.lanes.Observer`."""
+        self.logs.attempt(webhook, delivery, attempt)
+        outcome = "retried" if delivery.status is DeliveryStatus.PENDING else delivery.status.value
+        self.metrics.delivery(webhook.id, outcome).inc()
+        if attempt.delivered:
+            took = attempt.started_at + attempt.duration - delivery.event.at
+            self.metrics.delivery_time(webhook.id).observe(took / 1e6)
+
+    def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
+        """See `cubehook.delivery.lanes.Observer`; the log has it already."""
+
+    def released(self, webhook: config.Webhook) -> None:
+        """See `cubehook.delivery.lanes.Observer`; the log has it already."""
+
+    def disabled(self, webhook: config.Webhook, reason: str) -> None:
+        """See `cubehook.delivery.lanes.Observer`; the log has it already."""
+
+    def _store_degraded(self, degraded: bool, reason: str) -> None:
+        self._trouble = reason if degraded else ""
+
+    def problems(self) -> list[str]:
+        """What keeps the service from being ready, in words; empty when it is."""
+        found = []
+        if not self.ready.called or self._failed:
+            found.append("the service is starting")
+        if self._trouble:
+            found.append(f"the store cannot be written, work is held in memory: {self._trouble}")
+        return found
+
+    def registration(self, cube: str) -> Registration:
+        """How a cube's registration stands; KeyError if there is no such cube."""
+        return self.registrars[cube].registration
+
+    def _gauges(self) -> None:
+        metrics = self.metrics
+
+        def each_webhook(value: Callable[[str], float]) -> Iterable[tuple[str, float]]:
+            return [(webhook, value(webhook)) for webhook in self.webhooks]
+
+        metrics.read(
+            "cubehook_calls_active",
+            "Calls in progress",
+            "cube",
+            lambda: [(cube, tracker.active) for cube, tracker in self.trackers.items()],
+        )
+        metrics.read(
+            "cubehook_registered",
+            "1 while the gateway has us registered",
+            "cube",
+            lambda: [(cube, float(registrar.registered)) for cube, registrar in self.registrars.items()],
+        )
+        metrics.read(
+            "cubehook_deliveries_pending",
+            "Deliveries that are not over yet",
+            "webhook",
+            lambda: each_webhook(lambda webhook: self.dispatcher.status(webhook).pending),
+        )
+        metrics.read(
+            "cubehook_webhook_held",
+            "1 while a webhook is sent nothing because its receiver asked for that or fails",
+            "webhook",
+            lambda: each_webhook(lambda webhook: self.dispatcher.status(webhook).held_until is not None),
+        )
+        metrics.read_one(
+            "cubehook_store_degraded", "1 while commits fail", lambda: float(self.store.degraded)
+        )
+
+
+def _address(port: IListeningPort) -> str:
+    host: Any = port.getHost()
+    if hasattr(host, "port"):
+        return f"{host.host}:{host.port}"
+    return str(getattr(host, "name", host))
+
+
+async def _maybe(result: Deferred[Any] | None) -> None:
+    if result is not None:
+        await result
+
+
+def _exit_with_1(text: str) -> None:
+    """Let the process end as twistd ends it, and then exit with 1 for having failed to start."""
+
+    def leave() -> None:
+        print(text, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+    atexit.register(leave)

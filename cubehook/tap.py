@@ -13,7 +13,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from cubehook import __version__
-from cubehook.config import Config, ConfigErrors, find, read
+from cubehook.config_reader import ConfigErrors, defaults, find, load
 
 
 class Options(usage.Options):
@@ -46,7 +46,7 @@ class Options(usage.Options):
             return
         path = Path(self["config"]) if self["config"] else find()
         try:
-            self.settings = read(path) if path else Config()
+            self.settings = load(path) if path else defaults(Path.cwd())
         except ConfigErrors as errors:
             # twistd would print its usage in front of these, and they are what matters.
             raise SystemExit(f"cubehook: {errors}") from None

@@ -29,7 +29,7 @@ _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _DIALLED = re.compile(r"\+?[0-9*#]+")
 _DIGITS = re.compile(r"[0-9]+")
 _SEPARATORS = str.maketrans("", "", " -.()/")
-_NOT_LETTERS = re.compile(r"[^a-z]+")
+_PUNCTUATION = re.compile(r"[^a-z0-9]+")
 
 # RFC 3323 and 3GPP TS 24.229 write anonymous@anonymous.invalid and unavailable@unknown.invalid;
 # the rest are what trunks send in their place.
@@ -73,7 +73,7 @@ def _read(address: str, declared: bool, region: str | None) -> str | None:
     """As `Numbers.number`; `declared` when the gateway says that the address is E.164."""
     address = address.strip()
     user, host = _parts(address)
-    if not user or _NOT_LETTERS.sub("", user.lower()) in _NOBODY or host.endswith(_NOBODY_HOSTS):
+    if not user or _PUNCTUATION.sub("", user.lower()) in _NOBODY or host.endswith(_NOBODY_HOSTS):
         return None
     dialled = user.translate(_SEPARATORS)
     if _E164.fullmatch(dialled):
@@ -86,7 +86,7 @@ def _read(address: str, declared: bool, region: str | None) -> str | None:
 
 
 def _parts(address: str) -> tuple[str, str]:
-    """User and host of a `sip:`, `sips:` or `tel:` URI or a bare `user@host`; else the address and nothing."""
+    """User and host of a `sip:`, `sips:` or `tel:` URI or a `user@host`; else the address and nothing."""
     if address.endswith(">") and "<" in address:
         address = address[address.rindex("<") + 1 : -1]
     scheme, colon, rest = address.partition(":")

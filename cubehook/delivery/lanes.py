@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Protocol
 
 import msgspec
@@ -29,6 +29,7 @@ from cubehook.events import Micros
 from cubehook.ids import Ids, id_text
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
 from cubehook.records import Attempt, Delivery, DeliveryStatus, ErrorClass
+from cubehook.text import printable
 
 WINDOW = 2000
 """Deliveries of one webhook kept in memory, give or take a call."""
@@ -126,7 +127,7 @@ class _Lane:
 class _Flight:
     """One attempt, from its start until its lane goes on."""
 
-    __slots__ = ("body", "delivery", "exchange", "lane", "landed", "left", "overdue", "started_at")
+    __slots__ = ("body", "delivery", "exchange", "landed", "lane", "left", "overdue", "started_at")
 
     def __init__(self, lane: _Lane, delivery: Delivery, started_at: Micros) -> None:
         self.lane = lane
@@ -167,12 +168,15 @@ class Lanes:
         self._timeout = defaults.timeout if webhook.timeout is None else webhook.timeout
         self._retry = defaults.retry if webhook.retry is None else webhook.retry
         self._jitter = defaults.jitter if webhook.jitter is None else webhook.jitter
+        self.longest_attempt = self._timeout + TIMEOUT_MARGIN
+        """Seconds after which an attempt is cancelled."""
         self._concurrency = defaults.concurrency if webhook.concurrency is None else webhook.concurrency
 
-        self._problem: str | None = "not started"
+        self.wanted = webhook.enabled
+        """Whether new events may be meant for this webhook."""
+        self._problem: str | None = "not started" if webhook.enabled else "disabled"
         """None while deliveries may be read and sent."""
         self._closing = False
-        self._cancelling = False
         self._idle: Deferred[None] | None = None
         self._starting: Deferred[None] | None = None
 
@@ -181,7 +185,7 @@ class Lanes:
         self._resting: list[tuple[Micros, int, _Lane]] = []
         """A heap by when the head is due; the call's id keeps lanes from being compared."""
         self._flights: Deadlines[_Flight] = Deadlines(
-            means.reactor, self._timeout + TIMEOUT_MARGIN, self._flight_overdue
+            means.reactor, self.longest_attempt, self._flight_overdue
         )
         self._recording: Deadlines[_Flight] = Deadlines(means.reactor, RECORD_SECONDS, self._record_overdue)
         self._limit = 0
@@ -203,7 +207,8 @@ class Lanes:
         """No call with a greater id has anything on disk that is not resident."""
         self._disk_due: Micros | None = None
         """When to look on disk again for heads that were not due."""
-        self._reading: Deferred[None] | None = None
+        self._reading = False
+        self._read_done: Deferred[None] | None = None
         self._read_at: Micros = 0
         self._read_not_before: Micros = 0
         self._evict_not_before: Micros = 0
@@ -242,7 +247,7 @@ class Lanes:
     def start(self) -> None:
         """As `open`, owned by this object: `close` cancels it if it is still under way."""
         self._starting = Deferred.fromCoroutine(self.open())
-        self._starting.addErrback(self._cancelled_or_bug)
+        _ = self._starting.addErrback(self._cancelled_or_bug)
 
     async def close(self) -> None:
         """
@@ -255,20 +260,20 @@ class Lanes:
         self._limit = 0
         if self._starting is not None:
             self._starting.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._read_done is not None:
+            self._read_done.cancel()
         for timer in (self._timer, self._spacing, self._next_turn):
             if timer is not None:
                 timer.cancel()
         self._timer = self._spacing = self._next_turn = None
-        if self._cancelling:
-            self.abort()
         if self._flights or self._recording:
             self._idle = Deferred()
             await self._idle
         self._flights.take_all()
         self._recording.take_all()
         self._forget()
+        if self._starting is None:
+            return
         try:
             stopping = Deferred.fromCoroutine(self._transport.stop())
             await stopping.addTimeout(_STOP_SECONDS, self._means.reactor)
@@ -281,11 +286,10 @@ class Lanes:
 
         What is cancelled stays pending, and is not counted as an attempt.
         """
-        self._cancelling = True
         for flight in self._flights.take_all():
+            flight.landed = True
             if flight.exchange is not None:
                 flight.exchange.cancel()
-            flight.landed = True
         self._recording.take_all()
         self._tell_idle()
 
@@ -335,7 +339,7 @@ class Lanes:
             self._behind = self._left = True
             if call > self._disk_through:
                 self._disk_through = call
-            if self._reading is not None:
+            if self._reading:
                 self._touched.add(call)
             else:
                 self._refill()
@@ -348,16 +352,18 @@ class Lanes:
             return
         self._pumping = True
         turn = _TURN
-        while self._ready and len(self._flights) < self._limit and self._spacing is None:
-            if not turn:
-                if self._next_turn is None:
-                    self._next_turn = self._means.reactor.callLater(0, self._take_turn)
-                break
-            turn -= 1
-            if self._failures >= FAILING_AFTER:
-                self._spacing = self._means.reactor.callLater(FAILING_SPACING, self._spaced)
-            self._send(self._ready.popleft())
-        self._pumping = False
+        try:
+            while self._ready and len(self._flights) < self._limit and self._spacing is None:
+                if not turn:
+                    if self._next_turn is None:
+                        self._next_turn = self._means.reactor.callLater(0, self._take_turn)
+                    break
+                turn -= 1
+                if self._failures >= FAILING_AFTER:
+                    self._spacing = self._means.reactor.callLater(FAILING_SPACING, self._spaced)
+                self._send(self._ready.popleft())
+        finally:
+            self._pumping = False
 
     def _take_turn(self) -> None:
         self._next_turn = None
@@ -371,8 +377,7 @@ class Lanes:
         flight = _Flight(lane, lane.deliveries[0], self._means.now())
         self._flights.add(flight)
         flight.exchange = exchange = Deferred.fromCoroutine(self._deliver(flight))
-        exchange.addBoth(self._over, flight)
-        exchange.addErrback(self._bug)
+        _ = exchange.addBoth(self._over, flight).addErrback(self._bug)
 
     async def _deliver(self, flight: _Flight) -> Sent:
         delivery = flight.delivery
@@ -414,7 +419,7 @@ class Lanes:
             self._landed(flight, self._timed_out())
         else:
             if isinstance(result, Failure):
-                error = f"the transport raised {result.type.__name__}: {result.getErrorMessage()}"
+                error = f"the transport raised {type(result.value).__name__}: {result.getErrorMessage()}"
                 failure = result
             else:
                 error = f"the transport returned a {type(result).__name__}"
@@ -463,14 +468,15 @@ class Lanes:
             recorded = self._means.store.record(attempt, delivery)
         except Exception:
             recorded = fail(Failure())
-        self._recording.add(flight)
-        recorded.addCallbacks(self._recorded, self._record_refused, (flight,), errbackArgs=(flight,))
-        recorded.addErrback(self._bug)
-        self._tell("attempted", delivery, attempt)
         if sent.gone and not sent.delivered:
-            self._disable(sent)
-        elif self._limit == 1 and self._held_until is not None and sent.hold is None:
+            self._disable(sent, now)
+        elif self._limit == 1 and self._held_until is not None and (sent.delivered or sent.hold is None):
             self._release()
+        self._tell(self._means.observer.attempted, delivery, attempt)
+        self._recording.add(flight)
+        _ = recorded.addCallbacks(
+            self._recorded, self._record_refused, (flight,), errbackArgs=(flight,)
+        ).addErrback(self._bug)
         self._pump()
 
     def _failed(self, delivery: Delivery, sent: Sent, now: Micros) -> None:
@@ -480,7 +486,7 @@ class Lanes:
             self._failures = 0
         else:
             self._failures += 1
-            wait = wait_after(delivery.attempts + 0, self._retry, self._jitter, self._means.random())
+            wait = wait_after(delivery.attempts, self._retry, self._jitter, self._means.random())
         hold = None
         if sent.hold is not None:
             hold = self._hold_seconds(sent.hold, wait)
@@ -488,10 +494,11 @@ class Lanes:
         if wait is None:
             delivery.status = DeliveryStatus.FAILED
             self._log.warn(
-                "Webhook {webhook}: delivery {delivery} is given up after {attempts} attempts",
+                "Webhook {webhook}: delivery {delivery} is given up after attempt {attempts}: {why}",
                 webhook=self.webhook.id,
                 delivery=id_text(delivery.id),
                 attempts=delivery.attempts,
+                why=printable(sent.error or _answer(sent)),
             )
         else:
             delivery.due_at = now + int(max(wait, hold or 0.0) * 1_000_000)
@@ -510,7 +517,7 @@ class Lanes:
         if delivery.status is not DeliveryStatus.PENDING:
             self._unrecordable.add(delivery.id)
             settled = Deferred.fromCoroutine(self._means.store.settle(delivery.id, delivery.status.value))
-            settled.addErrback(self._bug)
+            _ = settled.addErrback(self._bug)
         self._go_on(flight)
 
     def _record_overdue(self, flight: _Flight) -> None:
@@ -539,7 +546,7 @@ class Lanes:
 
     def _drop(self, lane: _Lane) -> None:
         del self._lanes[lane.call]
-        if self._reading is not None:
+        if self._reading:
             self._touched.add(lane.call)
 
     # Waiting
@@ -597,23 +604,26 @@ class Lanes:
             until = max(until, self._held_until)
         else:
             self._log.warn(
-                "Webhook {webhook} is held back: its receiver {why}", webhook=self.webhook.id, why=_answer(sent)
+                "Webhook {webhook} is held back: its receiver {why}",
+                webhook=self.webhook.id,
+                why=_answer(sent),
             )
         self._limit = 0
         self._held_until = until
         self._wake_at(until)
-        self._tell("held", until, f"its receiver {_answer(sent)}")
+        self._tell(self._means.observer.held, until, f"its receiver {_answer(sent)}")
 
     def _release(self) -> None:
         self._limit = self._concurrency
         self._held_until = None
         self._log.info("Webhook {webhook} is sent to again", webhook=self.webhook.id)
-        self._tell("released")
+        self._tell(self._means.observer.released)
 
-    def _disable(self, sent: Sent) -> None:
+    def _disable(self, sent: Sent, now: Micros) -> None:
         if self._problem is not None:
             return
         self._problem = reason = f"its receiver {_answer(sent)}: it wants no more events"
+        self.wanted = False
         self._limit = 0
         self._forget()
         self._log.error(
@@ -622,17 +632,15 @@ class Lanes:
             reason=reason,
         )
         self._gone()
-        disabling = Deferred.fromCoroutine(
-            self._means.store.disable_webhook(self.webhook.id, reason, self._means.now())
-        )
-        disabling.addErrback(self._bug)
-        self._tell("disabled", reason)
+        disabling = Deferred.fromCoroutine(self._means.store.disable_webhook(self.webhook.id, reason, now))
+        _ = disabling.addErrback(self._bug)
+        self._tell(self._means.observer.disabled, reason)
 
     # The window
 
     def _refill(self) -> None:
         """Read from disk if something there may be due and there is room for it."""
-        if self._problem is not None or self._reading is not None:
+        if self._problem is not None or self._reading:
             return
         now = self._means.now()
         if not self._behind:
@@ -651,9 +659,9 @@ class Lanes:
             if self._resident > self._low_water:
                 return
         self._read_at = now
-        self._reading = Deferred.fromCoroutine(self._read(now))
-        self._reading.addErrback(self._read_failed)
-        self._reading.addBoth(self._read_over)
+        self._reading = True
+        self._read_done = Deferred.fromCoroutine(self._read(now))
+        _ = self._read_done.addErrback(self._read_failed).addBoth(self._read_over)
 
     async def _read(self, now: Micros) -> None:
         store = self._means.store
@@ -662,14 +670,14 @@ class Lanes:
         self._left = False
         self._touched.clear()
         deliveries = await store.pending(self.webhook.id, now, list(self._lanes), limit)
-        self._take_in(deliveries, now)
-        if len(deliveries) >= limit:
+        if self._problem is not None:
             return
-        self._behind = self._left
+        self._take_in(deliveries, now)
+        self._behind = self._left or len(deliveries) >= limit
         self._pump()
-        due = await store.next_due(self.webhook.id, now)
-        if self._disk_due is None or (due is not None and due < self._disk_due):
-            self._disk_due = due
+        if self._behind:
+            return
+        self._disk_due = await store.next_due(self.webhook.id, now)
         if self._disk_due is None and not self._left:
             self._disk_through = 0
             self._on_disk = 0
@@ -708,7 +716,7 @@ class Lanes:
         )
 
     def _read_over(self, _: None) -> None:
-        self._reading = None
+        self._reading = False
         self._touched.clear()
         if self._problem is None:
             self._pump()
@@ -732,11 +740,13 @@ class Lanes:
 
     # Telling
 
-    def _tell(self, what: str, *arguments: object) -> None:
+    def _tell(self, method: Callable[..., None], *arguments: object) -> None:
         try:
-            getattr(self._means.observer, what)(self.webhook, *arguments)
+            method(self.webhook, *arguments)
         except Exception:
-            self._log.failure("An observer failed on {what}; deliveries go on", what=what)
+            self._log.failure(
+                "An observer of webhook {webhook} failed; deliveries go on", webhook=self.webhook.id
+            )
 
     def _cancelled_or_bug(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -751,4 +761,4 @@ def _by_id(delivery: Delivery) -> int:
 
 
 def _answer(sent: Sent) -> str:
-    return f"answered {sent.status}" if sent.status is not None else "asked for it"
+    return f"answered {sent.status}" if sent.status is not None else "asked for silence"

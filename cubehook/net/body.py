@@ -96,6 +96,7 @@ class BodyReader(Protocol):
 
     def _cancelled(self, _: Deferred[None]) -> None:
         self._finished = True
+        self._abort()
 
 
 # zlib's window bits: gzip's header, and zlib's, which is what "deflate" means (RFC 9110, section 8.4.1.2).

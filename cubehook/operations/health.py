@@ -7,6 +7,7 @@ from collections.abc import Callable
 from klein import Klein
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
 
 from cubehook.operations.metrics import Metrics
 
@@ -23,6 +24,10 @@ class HealthResource:
     def __init__(self, metrics: Metrics, problems: Callable[[], list[str]]) -> None:
         self._metrics = metrics
         self._problems = problems
+
+    def resource(self) -> Resource:
+        """The resource to put into a site."""
+        return self.app.resource()
 
     @app.route("/healthz", methods=["GET"])
     def healthz(self, request: IRequest) -> bytes:

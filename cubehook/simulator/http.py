@@ -17,14 +17,18 @@ from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    serverFromString,
+)
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IListeningPort,
     IStreamClientEndpoint,
-    IStreamServerEndpoint,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -179,6 +183,9 @@ class Exchange(ABC):
     def finished(self, answer: Answer | None, error: str) -> None:
         """The answer came, or none will and `error` says why."""
 
+    def dropped(self) -> None:  # noqa: B027 - most need not know
+        """It was forgotten by `Poster.drop`; `finished` will not be called."""
+
 
 class Poster:
     """
@@ -232,7 +239,8 @@ class Poster:
             self._waiting.append(exchange)
 
     def drop(self) -> None:
-        """Forget what waits and what is under way, and cut the connections; no exchange hears of it."""
+        """Forget what waits and what is under way, and cut the connections."""
+        dropped = [*self._waiting, *self._connecting]
         self._waiting.clear()
         self._idle.clear()
         connecting, self._connecting = self._connecting, set()
@@ -241,7 +249,11 @@ class Poster:
             if exchange.connecting is not None:
                 exchange.connecting.cancel()
         for connection in self._open:
-            connection.drop()
+            under_way = connection.drop()
+            if under_way is not None:
+                dropped.append(under_way)
+        for exchange in dropped:
+            exchange.dropped()
 
     async def close(self) -> None:
         """Drop everything; done once every connection is gone.  Nothing can be posted afterwards."""
@@ -358,12 +370,13 @@ class _PosterConnection(Protocol):
         self._reader = AnswerReader()
         self.transport.write(message)
 
-    def drop(self) -> None:
-        """Cut the connection and say nothing to its exchange."""
-        if self._exchange is not None and self._exchange.timer.active():
-            self._exchange.timer.cancel()
-        self._exchange = None
+    def drop(self) -> Exchange | None:
+        """Cut the connection; the exchange that was under way, which is not told."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.timer.active():
+            exchange.timer.cancel()
         self.transport.abortConnection()
+        return exchange
 
     def close(self) -> None:
         """End the connection in an orderly way."""
@@ -397,10 +410,10 @@ _STATUS_LINES = {
 }
 
 
-def response(status: int, body: bytes = b"", headers: bytes = b"") -> bytes:
-    """A whole HTTP response; `headers` go before Content-Length, each line with its end."""
+def response(status: int, body: bytes = b"", before: bytes = b"", after: bytes = b"") -> bytes:
+    """A whole HTTP response; other headers, each line with its end, stand before or after Content-Length."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
-    return b"%b%bContent-Length: %d\r\n\r\n%b" % (line, headers, len(body), body)
+    return b"%b%bContent-Length: %d\r\n%b\r\n%b" % (line, before, len(body), after, body)
 
 
 class Request:
@@ -451,11 +464,14 @@ class Server:
         self._port: IListeningPort | None = None
         self._closed: Deferred[None] | None = None
 
-    async def listen(self, endpoint: IStreamServerEndpoint) -> Any:
-        """Open the endpoint; its address.  CannotListenError if that cannot be."""
-        port = await endpoint.listen(self._factory)
-        self._port = port
-        return port.getHost()
+    async def listen(self, reactor: Any, endpoint: str) -> str:
+        """Open `endpoint`, a Twisted endpoint string; `http://HOST:PORT` to reach it.  CannotListenError."""
+        self._port = await serverFromString(reactor, endpoint).listen(self._factory)
+        address = self._port.getHost()
+        host = getattr(address, "host", "127.0.0.1")
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - everywhere is also here
+            host = "127.0.0.1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
 
     async def close(self) -> None:
         """Stop listening and cut every connection; done once they are gone."""

@@ -45,7 +45,9 @@ def _version(connection: Connection, name: str) -> str | None:
     tables = inspect(connection).get_table_names()
     if not tables:
         return None
-    found = connection.scalar(select(schema.version.c.version_num)) if schema.version.name in tables else None
+    found: str | None = (
+        connection.scalar(select(schema.version.c.version_num)) if schema.version.name in tables else None
+    )
     if found is None:
         raise StoreError(f"{name} is not a cubehook database: it holds tables of another program")
     return found
@@ -70,5 +72,7 @@ def upgrade(connection: Connection, found: str | None, name: str) -> None:
                 f"{name} was written by a newer cubehook (its schema is {found}, this version knows "
                 f"{schema.REVISION}): run that version, or start with another state_dir"
             ) from None
-        _log.info("Migrating {name} from schema {found} to {wanted}", name=name, found=found, wanted=schema.REVISION)
+        _log.info(
+            "Migrating {name} from schema {found} to {wanted}", name=name, found=found, wanted=schema.REVISION
+        )
     command.upgrade(config, schema.REVISION)

@@ -368,7 +368,9 @@ def _insert_delivery() -> Executable:
     older = deliveries.alias("older")
     leads = and_(
         new.c.head,
-        ~exists().where(older.c.call == new.c.call, older.c.webhook == new.c.webhook, older.c.status == PENDING),
+        ~exists().where(
+            older.c.call == new.c.call, older.c.webhook == new.c.webhook, older.c.status == PENDING
+        ),
     )
     return plain_insert(deliveries).from_select(
         [*deliveries.c.keys()],
@@ -408,11 +410,15 @@ def _save_standing() -> Executable:
 
 def _advance_lane() -> Executable:
     """The oldest pending delivery of each lane leads it."""
-    lane = values(column("call", BigInteger), column("webhook", String), name="lane").data([(0, "")]).cte("lane")
+    lane = (
+        values(column("call", BigInteger), column("webhook", String), name="lane").data([(0, "")]).cte("lane")
+    )
     waiting = deliveries.alias("waiting")
     oldest = (
         select(func.min(waiting.c.id))
-        .where(waiting.c.call == lane.c.call, waiting.c.webhook == lane.c.webhook, waiting.c.status == PENDING)
+        .where(
+            waiting.c.call == lane.c.call, waiting.c.webhook == lane.c.webhook, waiting.c.status == PENDING
+        )
         .correlate(lane)
         .scalar_subquery()
     )
@@ -427,7 +433,7 @@ def _save_calls() -> Executable:
     new = insert(calls)
     fixed = {"id", "cube", "gateway_call_id", "started_at"}
     return new.on_conflict_do_update(
-        index_elements=["id"], set_={name: new.excluded[name] for name in calls.c.keys() if name not in fixed}
+        index_elements=["id"], set_={c.name: new.excluded[c.name] for c in calls.c if c.name not in fixed}
     )
 
 
@@ -435,7 +441,7 @@ def _save_registrations() -> Executable:
     new = insert(registrations)
     return new.on_conflict_do_update(
         index_elements=["cube"],
-        set_={name: new.excluded[name] for name in registrations.c.keys() if name != "cube"},
+        set_={c.name: new.excluded[c.name] for c in registrations.c if c.name != "cube"},
     )
 
 

@@ -19,7 +19,20 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from cubehook.store.errors import StoreError
 
-__all__ = ["Lock", "insert", "is_busy", "is_trouble", "reader_engine", "writer_engine"]
+__all__ = [
+    "BEGIN_WRITING",
+    "Lock",
+    "advice",
+    "insert",
+    "is_busy",
+    "is_trouble",
+    "reader_engine",
+    "reason",
+    "writer_engine",
+]
+
+BEGIN_WRITING = "BEGIN IMMEDIATE"
+"""Takes the write lock at once: taken later, it could fail halfway."""
 
 LOCK_WAIT = 0.25
 """Seconds a statement waits for another process's lock; the writer itself asks again for ever."""
@@ -62,7 +75,7 @@ def writer_engine(path: Path, checkpoint_pages: int = CHECKPOINT_PAGES) -> Engin
             raise
         return connection
 
-    return _engine(connect, "BEGIN IMMEDIATE", poolclass=NullPool)
+    return _engine(connect, BEGIN_WRITING, poolclass=NullPool)
 
 
 def reader_engine(path: Path, connections: int) -> Engine:
@@ -113,6 +126,24 @@ def is_busy(error: BaseException) -> bool:
     """Whether `error` says that another process holds the write lock."""
     code = getattr(_cause(error), "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def reason(error: BaseException) -> str:
+    """What `error` says, without the statement and the values that SQLAlchemy adds."""
+    return str(_cause(error)) or type(error).__name__
+
+
+def advice(error: BaseException) -> str:
+    """`reason`, and what an operator can do about a database that cannot be opened."""
+    code = getattr(_cause(error), "sqlite_errorcode", 0) & 0xFF
+    hint = {
+        sqlite3.SQLITE_NOTADB: "move it away, or set another state_dir",
+        sqlite3.SQLITE_BUSY: "another program has locked it",
+        sqlite3.SQLITE_CANTOPEN: "is it a file, and may this user write there?",
+        sqlite3.SQLITE_READONLY: "make it writable for this user",
+        sqlite3.SQLITE_FULL: "make room on the disk",
+    }.get(code)
+    return f"{reason(error)}; {hint}" if hint else reason(error)
 
 
 class Lock:

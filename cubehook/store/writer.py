@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Thread
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 from twisted.internet.defer import Deferred
@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from cubehook.store.errors import StoreClosedError
 from cubehook.store.rows import Item, Job, Rows
-from cubehook.store.sqlite import is_busy, is_trouble
+from cubehook.store.sqlite import BEGIN_WRITING, is_busy, is_trouble, reason
 
 PATIENCE = 2.0
 """Seconds that a commit may take before the store is called degraded."""
@@ -42,23 +42,14 @@ class IReactor(IReactorTime, IReactorFromThreads):
     """What the writer needs of a reactor."""
 
 
-class Listener(Protocol):
-    """Whoever hears how the writer does; called in the reactor's thread."""
-
-    def degraded(self, degraded: bool, reason: str) -> None:
-        """Commits fail or take too long, for `reason`; or they no longer do."""
-
-    def committed(self, seconds: float) -> None:
-        """A group was committed; how long the transaction took."""
-
-
 class Writer:
     """
     Commits items in the order they are handed in.
 
     `gather` is how many seconds the first item of a group waits for company.  At most
     `max_items` items and `max_bytes` bytes are held; past either the writer is `full`, and
-    it is for the caller to hand nothing more in.
+    it is for the caller to hand nothing more in.  `on_degraded` and `on_commit` are called in the
+    reactor's thread.
     """
 
     _log = Logger()
@@ -66,22 +57,24 @@ class Writer:
     def __init__(
         self,
         engine: Engine,
-        reactor: Any,
-        listener: Listener,
+        reactor: IReactor,
         *,
+        on_degraded: Callable[[bool, str], None],
+        on_commit: Callable[[float], None],
         gather: float,
         max_items: int,
         max_bytes: int,
     ) -> None:
         self._engine = engine
         self._reactor = reactor
-        self._listener = listener
+        self._on_degraded = on_degraded
+        self._on_commit = on_commit
         self._gather = gather
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._queue: deque[Item] = deque()
         self._group: list[Item] = []
-        self._group_at_most: IDelayedCall | None = None
+        self._deadline: IDelayedCall | None = None
         self._flush_soon: IDelayedCall | None = None
         self._trouble = ""
         self._idle: list[Deferred[None]] = []
@@ -96,10 +89,12 @@ class Writer:
 
     # In the reactor's thread.
 
-    def start(self) -> None:
-        """Begin to write."""
+    def start(self, prepare: Callable[[], None]) -> Deferred[None]:
+        """Run `prepare` in the writer's thread, then begin to write; fails as `prepare` does."""
+        started: Deferred[None] = Deferred()
         # A daemon: a write that hangs in a dead file system must not keep the process from ending.
-        Thread(target=self._run, name="cubehook-writer", daemon=True).start()
+        Thread(target=self._run, args=(prepare, started), name="cubehook-writer", daemon=True).start()
+        return started
 
     def put(self, item: Item) -> None:
         """Hold `item` until it is committed; then `item.done` fires."""
@@ -141,7 +136,7 @@ class Writer:
             group = self._group = []
             while queue and len(group) < _GROUP_ITEMS and not isinstance(queue[0], Job):
                 group.append(queue.popleft())
-        self._group_at_most = self._reactor.callLater(PATIENCE, self._overdue)
+        self._deadline = self._reactor.callLater(PATIENCE, self._overdue)
         self._inbox.put(self._group)
 
     def _committed(self, group: list[Item], refused: Sequence[tuple[Item, Failure]], seconds: float) -> None:
@@ -152,7 +147,7 @@ class Writer:
         if len(self._queue) < _GROUP_ITEMS:
             # What is left is no more than any busy moment leaves.
             self._set_degraded(False, "")
-        self._tell(self._listener.committed, seconds)
+        self._tell(self._on_commit, seconds)
         for item, failure in refused:
             self._log.failure("The store refuses one item of a group; the others are kept", failure)
             done, item.done = item.done, None
@@ -165,9 +160,9 @@ class Writer:
 
     def _release(self, group: list[Item]) -> None:
         self._group = []
-        if self._group_at_most is not None:
-            self._group_at_most.cancel()
-            self._group_at_most = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         self.held_items -= len(group)
         for item in group:
             self.held_bytes -= item.size
@@ -183,29 +178,29 @@ class Writer:
             for waiting in idle:
                 waiting.callback(None)
 
-    def _failed(self, reason: str, busy: bool) -> None:
+    def _failed(self, why: str, busy: bool) -> None:
         """The group under way could not be committed; the thread will try again."""
-        if reason != self._trouble:
-            self._trouble = reason
-            self._log.error("A commit failed and is tried again: {reason}", reason=reason)
+        if why != self._trouble:
+            self._trouble = why
+            self._log.error("A commit failed and is tried again: {reason}", reason=why)
         # Another process may hold the lock for a moment, as a backup does: no reason for alarm yet.
         if not busy:
-            self._set_degraded(True, reason)
+            self._set_degraded(True, why)
 
     def _overdue(self) -> None:
-        self._group_at_most = None
+        self._deadline = None
         self._set_degraded(True, self._trouble or f"a commit has been taking longer than {PATIENCE:g} s")
 
-    def _set_degraded(self, degraded: bool, reason: str) -> None:
+    def _set_degraded(self, degraded: bool, why: str) -> None:
         if degraded == self.degraded:
             return
         self.degraded = degraded
         if degraded:
-            self._log.critical("The store cannot be written; work is held in memory: {reason}", reason=reason)
+            self._log.critical("The store cannot be written; work is held in memory: {reason}", reason=why)
         else:
             self._trouble = ""
             self._log.warn("The store is written again")
-        self._tell(self._listener.degraded, degraded, reason)
+        self._tell(self._on_degraded, degraded, why)
         if degraded:
             for item in [*self._group, *self._queue]:
                 if item.held_is_enough and item.done is not None:
@@ -235,11 +230,12 @@ class Writer:
         self._release(self._group)
         for item in lost:
             if item.done is not None:
-                item.done.errback(Failure(StoreClosedError("the store was closed before this could be written")))
+                item.done.errback(
+                    Failure(StoreClosedError("the store was closed before this could be written"))
+                )
         self._go_on()
-        if not self._ended.called:
-            # The thread may hang for ever; it is left behind.
-            self._ended.callback(None)
+        # The thread may hang for ever; it is left behind.
+        self._thread_ended()
 
     def _thread_ended(self) -> None:
         if not self._ended.called:
@@ -247,7 +243,13 @@ class Writer:
 
     # In the writer's thread.
 
-    def _run(self) -> None:
+    def _run(self, prepare: Callable[[], None], started: Deferred[None]) -> None:
+        try:
+            prepare()
+        except Exception:
+            self._reactor.callFromThread(started.errback, Failure())
+            return
+        self._reactor.callFromThread(started.callback, None)
         connection: Connection | None = None
         while (group := self._inbox.get()) is not None:
             waits = iter(_WAITS)
@@ -257,8 +259,7 @@ class Writer:
                     began = monotonic()
                     refused = _commit(connection, group)
                 except Exception as error:
-                    reason = _reason(error)
-                    self._reactor.callFromThread(self._failed, reason, is_busy(error))
+                    self._reactor.callFromThread(self._failed, reason(error), is_busy(error))
                     if self._give_up.wait(next(waits, _WAITS[-1])):
                         break
                 else:
@@ -268,3 +269,58 @@ class Writer:
             connection.close()
         self._engine.dispose()
         self._reactor.callFromThread(self._thread_ended)
+
+
+def _commit(connection: Connection, group: Sequence[Item]) -> list[tuple[Item, Failure]]:
+    """
+    Write `group` in one transaction; the items that can never be written, and why.
+
+    Raises what `is_trouble` calls trouble; then nothing was written.
+    """
+    first = group[0]
+    if isinstance(first, Job):
+        try:
+            with connection.begin():
+                first.result = first.work(connection)
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            return [(first, Failure())]
+        return []
+    # Beneath SQLAlchemy: its bookkeeping would cost more than the statements.
+    database: Any = connection.connection.dbapi_connection
+    execute = database.cursor().execute
+    try:
+        execute(BEGIN_WRITING, ())
+        Rows(group).write(execute)
+        execute("COMMIT", ())
+    except Exception as error:
+        database.rollback()
+        if is_trouble(error):
+            raise
+    else:
+        return []
+    return _commit_each(database, group)
+
+
+def _commit_each(database: Any, group: Sequence[Item]) -> list[tuple[Item, Failure]]:
+    """`_commit`, item by item, since one of them spoils the group."""
+    refused = []
+    execute = database.cursor().execute
+    try:
+        execute(BEGIN_WRITING, ())
+        for item in group:
+            execute("SAVEPOINT item", ())
+            try:
+                Rows([item]).write(execute)
+            except Exception as error:
+                if is_trouble(error):
+                    raise
+                execute("ROLLBACK TO SAVEPOINT item", ())
+                refused.append((item, Failure()))
+            execute("RELEASE SAVEPOINT item", ())
+        execute("COMMIT", ())
+    except Exception:
+        database.rollback()
+        raise
+    return refused

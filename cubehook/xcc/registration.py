@@ -11,10 +11,13 @@ sign                                   taken for
 =====================================  ============================================================
 IN_SERVICE, after SHUTDOWN or          the provider was shut and opened again by hand.  Calls lived
 SolicitXccProviderUnRegister           on, what happened to them meanwhile was not told.
-IN_SERVICE without such a goodbye,     the gateway restarted: calls it told of before are gone
-long after it registered us            (`Reloaded`).  A gateway that restarts says no goodbye.
-IN_SERVICE soon after it registered    nothing is known of the calls: it may still be starting, or
-us, or before it ever did              greet whoever registers.  Register once more, to be sure.
+IN_SERVICE without such a goodbye      the gateway restarted: calls it told of before are gone
+                                       (`Reloaded`).  A gateway that restarts says no goodbye.
+IN_SERVICE as if in answer to our      a greeting to whoever registers.  Nothing follows for the
+request, or time and again soon        calls; register once more, to be sure, unless it goes on
+after registering us                   speaking under our registration.
+IN_SERVICE before this run of ours     nothing is known of the calls: a goodbye may have come while
+was ever registered                    we were away.
 a probe with `registered` false        the gateway dropped us, its messages having failed.  The calls
                                        live on.
 silence                                the network or the gateway is away.  The calls may live on.
@@ -49,8 +52,11 @@ SETTLED: Micros = 30 * SECOND
 FLAP_LIMIT: Micros = 60 * SECOND
 """The most that flapping spaces requests apart."""
 
-GREETINGS = 2
-"""How often in a row IN_SERVICE right after a registration is answered with another one."""
+GREETING: Micros = SECOND // 2
+"""IN_SERVICE so soon after we asked to be registered, or were, is a reaction to that."""
+
+RESTARTS = 5
+"""How many restarts in a row are believed that each come before the registration has settled."""
 
 JITTER = 0.2
 """The share by which a retry's delay may be shorter or longer."""
@@ -197,6 +203,10 @@ class _Core:
     failures: int = 0
     """Failures in a row, for the delays; `failure_count` also counts those of an earlier run."""
     flaps: int = 0
+    asked: bool = False
+    """Someone asked for the next request."""
+    doubted: bool = False
+    """The next request is only because of a greeting: any word under our registration makes it needless."""
 
     # Silence and loss.
     interval: Micros = DEFAULT_INTERVAL
@@ -311,6 +321,7 @@ def _build() -> Callable[[_Core], _Inputs]:
         core.under_way = True
         core.requested_at = at
         core.next_at = None
+        core.asked = core.doubted = False
         core.commands.append(Register(core.generation))
 
     @pep614(registering.upon(_Inputs.granted).to(registered))
@@ -377,7 +388,7 @@ def _build() -> Callable[[_Core], _Inputs]:
     def confirmed(machine: _Inputs, core: _Core, at: Micros) -> None:
         core.live = True
         core.losing = False
-        if core.granted_at is not None:
+        if core.granted_at is not None and not core.asked:
             core.next_at = None
         core.failures = core.failure_count = 0
         core.last_error = None
@@ -406,6 +417,7 @@ def _build() -> Callable[[_Core], _Inputs]:
             if core.running or core.state is not state:
                 core.publish(at, state, reason)
         core.running = core.live = core.provider_shut = core.losing = False
+        core.asked = core.doubted = False
         core.next_at = None
         core.failures = core.flaps = core.unheard = 0
 
@@ -460,7 +472,7 @@ class RegistrationMachine:
     def settled_id(self) -> str | None:
         """While not None, a message about a call with this registration id need not be reported."""
         core = self._core
-        if core.live and not core.losing and core.state is _State.REGISTERED:
+        if core.live and core.state is _State.REGISTERED and not core.losing and not core.doubted:
             return core.registration_id
         return None
 
@@ -497,6 +509,8 @@ class RegistrationMachine:
         if core.running and not core.under_way:
             at_once = at if core.requested_at is None else max(at, core.requested_at + SPACING)
             core.next_at = at_once if core.next_at is None else min(core.next_at, at_once)
+            core.asked = True
+            core.doubted = False
         return self._commands(at)
 
     def answered(self, at: Micros, generation: int, registration_id: str, in_service: bool) -> list[Command]:
@@ -637,8 +651,7 @@ class RegistrationMachine:
         """Register again because the registration is in doubt, ever more slowly if that happens at once."""
         core = self._core
         if core.next_at is None:
-            young = core.granted_at is not None and at - core.granted_at < SETTLED
-            core.flaps = core.flaps + 1 if young else 0
+            core.flaps = core.flaps + 1 if self._age(at) < SETTLED else 0
         self._hasten(at)
 
     def _note_heard(self, at: Micros, registration_id: str | None) -> None:
@@ -650,6 +663,9 @@ class RegistrationMachine:
         foreign = registration_id is not None and registration_id not in core.known_ids
         if foreign and registration_id == core.registration_id:
             foreign = False
+            if core.doubted:
+                core.doubted = False
+                core.next_at = None
             self._machine.confirmed(at)
         if core.live:
             core.losing = False
@@ -697,29 +713,38 @@ class RegistrationMachine:
         if core.provider_shut:
             self._back_in_service(at)
             return
-        if core.granted_at is None or at - core.granted_at < SETTLED:
-            if not core.live:
-                self._hasten(at)
-                if core.state is not _State.REGISTERING:
-                    core.publish(
-                        at, _State.REGISTERING, "The gateway's provider xcc is in service; registering."
-                    )
-            elif core.next_at is None and core.flaps < GREETINGS:
+        if not core.live and (core.granted_at is None or self._is_greeting(at)):
+            self._hasten(at)
+            if core.state is not _State.REGISTERING:
+                core.publish(at, _State.REGISTERING, "The gateway's provider xcc is in service; registering.")
+        elif core.granted_at is None or self._is_greeting(at):
+            if core.next_at is None:
+                core.doubted = True
                 self._question(at)
                 core.publish(
                     at,
                     core.state,
-                    "The gateway's provider xcc came into service just after it registered us; registering "
-                    "once more, to be sure.",
+                    "The gateway's provider xcc came into service as it registered us; registering once "
+                    "more, to be sure.",
                 )
-            return
-        core.commands.append(Reloaded(at))
-        core.lose(at)
-        core.forget()
-        core.flaps = 0
-        self._hasten(at)
-        self._machine.lapsed()
-        core.publish(at, _State.REGISTERING, "The gateway restarted; registering again.", "warn")
+        else:
+            core.commands.append(Reloaded(at))
+            core.lose(at)
+            self._question(at)
+            core.doubted = False
+            core.forget()
+            self._machine.lapsed()
+            core.publish(at, _State.REGISTERING, "The gateway restarted; registering again.", "warn")
+
+    def _age(self, at: Micros) -> Micros:
+        """How long ago we asked for a registration, if that is under way, or else were granted ours."""
+        core = self._core
+        since = core.requested_at if core.under_way else core.granted_at
+        return at - (since or 0)
+
+    def _is_greeting(self, at: Micros) -> bool:
+        age = self._age(at)
+        return age < GREETING or (age < SETTLED and self._core.flaps >= RESTARTS)
 
     def _back_in_service(self, at: Micros) -> None:
         core = self._core

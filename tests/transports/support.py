@@ -26,6 +26,7 @@ from zope.interface import implementer
 from cubehook.config import Egress, Webhook
 from cubehook.events import CallEvent, CallState, Event, Granularity
 from cubehook.interfaces import Outbound, Sent
+from cubehook.net.agent import IDLE_TIMEOUT
 from cubehook.net.egress import policy_from
 from cubehook.transports.context import TransportContext
 from cubehook.transports.http import HttpOptions, HttpTransport
@@ -107,6 +108,10 @@ class Conversation(Protocol):
         self.is_lost = True
         self.lost.callback(None)
 
+    async def gone(self) -> None:
+        """Wait for the end of the connection; it must come before an idle one would be closed."""
+        await self.lost.addTimeout(IDLE_TIMEOUT / 4, reactor)
+
     def send(self, data: bytes) -> None:
         self.transport.write(data)  # type: ignore[union-attr]
 
@@ -187,7 +192,7 @@ class Receiver(Factory):
         for conversation in self.conversations:
             if not conversation.is_lost:
                 conversation.abort()
-                await conversation.lost
+                await conversation.gone()
 
 
 @implementer(IHostResolution)

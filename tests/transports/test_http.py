@@ -238,14 +238,14 @@ class ConnectionTests(TestCase):
         transport = await http_transport(self, receiver.url)
         await transport.deliver(outbound())
         await transport.stop()
-        await receiver.conversations[0].lost
+        await receiver.conversations[0].gone()
 
     async def test_a_connection_closed_by_the_receiver_is_not_used_again(self) -> None:
         receiver = Receiver(self)
         transport = await http_transport(self, receiver.url)
         await transport.deliver(outbound())
         receiver.conversations[0].finish()
-        await receiver.conversations[0].lost
+        await receiver.conversations[0].gone()
         self.assertTrue((await transport.deliver(outbound())).delivered)
         self.assertEqual(len(receiver.conversations), 2)
 

@@ -24,8 +24,10 @@ from cubehook.xcc.registration import (
     AFTER_FAILURE,
     AFTER_FAULT,
     DEFAULT_INTERVAL,
+    GREETING,
     LONGEST_WAIT,
     MISSED_INTERVALS,
+    RESTARTS,
     SECOND,
     SETTLED,
     SILENCE_MARGIN,
@@ -269,6 +271,40 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(len(d.asked), before + 1)
         d.tell("register")
         self.assertEqual(len(d.asked), before + 1)
+
+    def test_what_someone_asked_for_is_not_dropped(self) -> None:
+        d = registered()
+        d.tell("register")
+        d.tell("refused", 2, "x")
+        d.tell("register")
+        d.hear(d.machine.registration_id)
+        self.assertEqual(d.state, RegistrationState.REGISTERED)
+        d.advance(SPACING)
+        self.assertEqual(d.asked, [1, 2, 3])
+
+    def test_what_someone_asked_for_is_more_than_a_doubt(self) -> None:
+        d = registered(age=GREETING - 1)
+        d.tell("provider_status", True)
+        d.tell("register")
+        d.hear(d.machine.registration_id)
+        d.advance(SPACING)
+        self.assertEqual(d.asked, [1, 2])
+        d.grant()
+        # The next one that is only for a doubt is dropped again.
+        d.tell("provider_status", True)
+        d.hear(d.machine.registration_id)
+        d.advance(10 * SECOND)
+        self.assertEqual(d.asked, [1, 2])
+
+    def test_a_doubt_ends_with_its_request(self) -> None:
+        d = registered(age=GREETING - 1)
+        d.tell("provider_status", True)
+        d.advance(SPACING)
+        d.tell("failed", 2, "x")
+        self.assertIsNotNone(d.machine.settled_id)
+        d.hear(d.machine.registration_id)
+        d.advance(2 * SECOND)
+        self.assertEqual(d.asked, [1, 2, 3])
 
     def test_asked_to_register_twice_within_a_second(self) -> None:
         d = registered()
@@ -527,7 +563,7 @@ class ProviderTests(SynchronousTestCase):
 
     def test_restart_while_a_request_is_under_way(self) -> None:
         d = registered()
-        d.advance(SILENCE)
+        d.advance(SILENCE + GREETING)
         d.tell("provider_status", True)
         self.assertEqual((d.asked, d.reloads), ([1, 2], [d.at]))
         d.grant()
@@ -582,26 +618,81 @@ class ProviderTests(SynchronousTestCase):
         d.probe(in_service=True)
         self.assertEqual(d.asked, [1, 2])
 
-    def test_in_service_soon_after_registering_is_no_restart(self) -> None:
-        d = registered(age=SETTLED - 1)
+    def test_restart_soon_after_registering(self) -> None:
+        d = registered(age=GREETING)
         d.tell("provider_status", True)
-        self.assertEqual((d.reloads, d.asked, d.losses), ([], [1, 2], 0))
+        self.assertEqual((d.reloads, d.losses), ([d.at], 1))
+        d.advance(SPACING)
+        self.assertEqual(d.asked, [1, 2])
+
+    def test_greeting(self) -> None:
+        d = registered(age=GREETING - 1)
+        d.tell("provider_status", True)
+        self.assertEqual((d.reloads, d.asked, d.losses), ([], [1], 0))
+        self.assertEqual((d.state, d.machine.settled_id), (RegistrationState.REGISTERED, None))
+        d.advance(SPACING)
+        self.assertEqual(d.asked, [1, 2])
+
+    def test_greeting_from_a_gateway_that_goes_on_speaking(self) -> None:
+        d = registered(age=GREETING - 1)
+        mine = d.machine.registration_id
+        d.tell("provider_status", True)
+        d.hear(mine)
+        self.assertEqual(d.machine.settled_id, mine)
+        d.advance(10 * SECOND)
+        self.assertEqual(d.asked, [1])
+
+    def test_greeting_to_a_renewal(self) -> None:
+        d = registered()
+        d.tell("register")
+        d.tell("provider_status", True)
+        d.grant()
+        d.advance(SPACING)
+        self.assertEqual((d.reloads, d.asked), ([], [1, 2, 3]))
+
+    def greeted(self, seconds: int, after: Micros, early: bool = False) -> Driver:
+        """A gateway that says IN_SERVICE `after` it was asked to register us, time and again."""
+        d = driver()
+        d.tell("start")
+        step = SECOND // 10
+        greet_at: Micros | None = None
+        for _ in range(seconds * SECOND // step):
+            if greet_at is None and len(d.asked) > d.grants:
+                greet_at = d.at + after
+                if not early:
+                    d.grant()
+            elif greet_at is not None and d.at >= greet_at:
+                greet_at = None
+                d.tell("provider_status", True)
+                if early:
+                    d.grant()
+            d.advance(step)
+        return d
 
     def test_a_gateway_that_greets_whoever_registers(self) -> None:
         for early in (False, True):
-            d = driver()
-            d.tell("start")
-            for _ in range(60):
-                if len(d.asked) > d.grants:
-                    if early:
-                        d.tell("provider_status", True)
-                        d.grant()
-                    else:
-                        d.grant()
-                        d.tell("provider_status", True)
-                d.advance(SECOND)
-            self.assertLessEqual(len(d.asked), 4)
+            d = self.greeted(600, SECOND // 10, early)
+            # 1, 2, 4, ... 60 s apart
+            self.assertLessEqual(len(d.asked), 18)
             self.assertEqual((d.state, d.reloads), (RegistrationState.REGISTERED, []))
+
+    def test_a_gateway_that_greets_late(self) -> None:
+        d = self.greeted(600, 2 * SECOND)
+        self.assertEqual(len(d.reloads), RESTARTS)
+        self.assertLessEqual(len(d.asked), 20)
+
+    def test_in_service_in_an_earlier_runs_registration(self) -> None:
+        d = driver()
+        d.machine.restore(
+            Registration(cube="hq", state=RegistrationState.REGISTERED, since=START, registration_id="old")
+        )
+        d.tell("start")
+        d.hear("old")
+        d.tell("failed", 1, "x")
+        d.tell("provider_status", True)
+        self.assertEqual((d.state, d.reloads), (RegistrationState.REGISTERED, []))
+        d.advance(SPACING)
+        self.assertEqual(d.asked, [1, 2])
 
     def test_in_service_while_a_request_fails(self) -> None:
         for result in ("failed", "refused"):
@@ -612,7 +703,7 @@ class ProviderTests(SynchronousTestCase):
                 d.advance(LONGEST_WAIT)
             d.tell("provider_status", True)
             d.tell(result, d.asked[-1], "x")
-            self.assertEqual(d.wake_at, d.at + SPACING)
+            self.assertEqual(len(d.asked), 11)
 
     def test_in_service_ends_a_long_wait(self) -> None:
         d = driver()
@@ -623,7 +714,7 @@ class ProviderTests(SynchronousTestCase):
         d.tell("refused", d.asked[-1], "x")
         d.at += 10 * SECOND
         d.tell("provider_status", True)
-        self.assertEqual(len(d.asked), 11)
+        self.assertEqual((len(d.asked), d.state), (11, RegistrationState.REGISTERING))
 
     def test_an_unknown_status_is_just_a_message(self) -> None:
         d = registered()

@@ -1,0 +1,228 @@
+"""
+Brings each event to the webhooks that want it.
+
+What becomes of a delivery after that is the business of its webhook's lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cubehook import config
+from cubehook.delivery.lanes import WINDOW, Lanes, Means, Observer, Status
+from cubehook.delivery.payload import Renderer
+from cubehook.events import CallState, Event, Granularity, Micros
+from cubehook.ids import Ids
+from cubehook.interfaces import IDeliveryStore, ITransport
+from cubehook.records import Delivery
+
+_Route = tuple[str, CallState, Granularity]
+
+
+class Dispatcher:
+    """
+    Delivers events to webhooks: at least once, in order within a call, each webhook for itself.
+
+    - An event waits until its predecessor of the same call was delivered or given up, and until that
+      is committed (or `lanes.RECORD_SECONDS` have passed: a store that is away stops nobody).
+    - Calls never wait for each other, nor webhooks.  Of one webhook at most its `concurrency`
+      attempts are under way.
+    - A failed attempt is repeated by the webhook's schedule, then the delivery is given up (`failed`).
+    - A receiver that asks for silence is sent nothing until then; afterwards one attempt is tried
+      before the rest.  One that says 410 is disabled; what is pending for it stays so.
+    - A receiver that fails again and again is tried at a slow pace until it answers once.
+    - However much is pending, about `window` deliveries of each webhook are in memory.
+
+    `ids` must be the one that numbers calls: a call's id tells whether it is older than what is on
+    disk.  `random` returns 0 <= x < 1.  A transport belongs to the dispatcher from `add` on,
+    which starts and stops it.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: IDeliveryStore,
+        ids: Ids,
+        now: Callable[[], Micros],
+        random: Callable[[], float],
+        reactor: IReactorTime,
+        defaults: config.Delivery,
+        observer: Observer,
+        *,
+        window: int = WINDOW,
+    ) -> None:
+        self._means = Means(store, ids, now, random, reactor, observer, Renderer())
+        self._defaults = defaults
+        self._window = window
+        self._lanes: dict[str, Lanes] = {}
+        self._closing: set[Lanes] = set()
+        self._all_closed: Deferred[None] | None = None
+        self._running = False
+        self._routes: dict[_Route, tuple[str, ...]] = {}
+        self.wants_leg_events = False
+        """Whether any webhook that is sent to wants an event for each leg."""
+
+    # Which webhooks there are
+
+    def add(self, webhook: config.Webhook, transport: ITransport) -> None:
+        """
+        Deliver to `webhook` from now on, beginning with what is pending for it on disk.
+
+        ValueError if there is a webhook of that id.  One that is not `enabled` is sent nothing.
+        """
+        if webhook.id in self._lanes:
+            raise ValueError(f"webhook {webhook.id} is there already: replace it")
+        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport)
+        self._reroute()
+        if self._running and webhook.enabled:
+            lanes.start()
+
+    def replace(
+        self, webhook: config.Webhook, transport: ITransport, grace: float | None = None
+    ) -> Deferred[None]:
+        """
+        Deliver to `webhook` as it is now configured, in the place of the one with its id.
+
+        Events are matched with the new settings at once; the first is sent after the attempts
+        under way have ended, for which they have `grace` seconds (their own timeout if None).
+        Fires then; the work is done whether or not anyone waits.  KeyError if there is no
+        such webhook.
+        """
+        old = self._lanes[webhook.id]
+        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport)
+        self._reroute()
+
+        def start() -> None:
+            if self._running and webhook.enabled and self._lanes.get(webhook.id) is lanes:
+                lanes.start()
+
+        return self._close(old, grace, start)
+
+    def remove(self, webhook: str, grace: float | None = None) -> Deferred[None]:
+        """
+        Deliver nothing more to `webhook`; its pending deliveries are left to the store.
+
+        Fires when the attempts under way have ended, after at most `grace` seconds (their own
+        timeout if None).  KeyError if there is no such webhook.
+        """
+        lanes = self._lanes.pop(webhook)
+        self._reroute()
+        return self._close(lanes, grace)
+
+    def _new_lanes(self, webhook: config.Webhook, transport: ITransport) -> Lanes:
+        return Lanes(webhook, transport, self._defaults, self._means, self._reroute, self._window)
+
+    def _close(
+        self, lanes: Lanes, grace: float | None, then: Callable[[], None] | None = None
+    ) -> Deferred[None]:
+        """Close `lanes`, then call `then`; what is returned may be cancelled without harm to either."""
+        done: Deferred[None] = Deferred()
+        timer = self._means.reactor.callLater(lanes.longest_attempt if grace is None else grace, lanes.abort)
+        self._closing.add(lanes)
+
+        def closed(result: Failure | None) -> None:
+            if timer.active():
+                timer.cancel()
+            self._closing.discard(lanes)
+            if isinstance(result, Failure):
+                self._log.failure("Webhook {webhook} was not closed", result, webhook=lanes.webhook.id)
+            if then is not None:
+                then()
+            done.callback(None)
+            if not self._closing and self._all_closed is not None:
+                all_closed, self._all_closed = self._all_closed, None
+                all_closed.callback(None)
+
+        _ = Deferred.fromCoroutine(lanes.close()).addBoth(closed)
+        return done
+
+    def _reroute(self) -> None:
+        self._routes.clear()
+        self.wants_leg_events = any(
+            lanes.wanted and lanes.webhook.granularity is Granularity.CONNECTION
+            for lanes in self._lanes.values()
+        )
+
+    # What is delivered
+
+    def deliveries_for(self, event: Event) -> list[Delivery]:
+        """
+        A new delivery of `event` for each webhook that wants it, ids ascending.
+
+        To be committed together with the event, then handed to `enqueue`.
+        """
+        payload = event.payload
+        route = (event.cube, payload.call_state, event.granularity)
+        webhooks = self._routes.get(route)
+        if webhooks is None:
+            webhooks = self._routes[route] = self._matching(route)
+        next_id = self._means.ids.next
+        at = event.at
+        return [Delivery(id=next_id(at), webhook=webhook, event=event, due_at=at) for webhook in webhooks]
+
+    def _matching(self, route: _Route) -> tuple[str, ...]:
+        cube, state, granularity = route
+        return tuple(
+            id
+            for id, lanes in self._lanes.items()
+            if lanes.wanted
+            and lanes.webhook.granularity is granularity
+            and state in lanes.webhook.states
+            and (not lanes.webhook.cubes or cube in lanes.webhook.cubes)
+        )
+
+    def enqueue(self, deliveries: Sequence[Delivery]) -> None:
+        """
+        Send `deliveries`, made by `deliveries_for`, each as soon as its turn comes.
+
+        Called once they are committed; or, when the store cannot commit, once they were handed to it.
+        """
+        for delivery in deliveries:
+            lanes = self._lanes.get(delivery.webhook)
+            if lanes is not None:
+                lanes.add(delivery)
+
+    # Starting and stopping
+
+    async def start(self) -> None:
+        """
+        Start every webhook, beginning with what is pending for it.
+
+        Waits for none of them: a transport that is slow to start delays only its own webhook.
+        """
+        self._running = True
+        for lanes in self._lanes.values():
+            if lanes.webhook.enabled:
+                lanes.start()
+
+    async def stop(self, grace: float) -> None:
+        """
+        Start no more attempts; return when those under way have ended and their transports stopped.
+
+        What has not ended within `grace` seconds is cancelled, and stays pending for the next start.
+        """
+        self._running = False
+
+        def abort() -> None:
+            for lanes in list(self._closing):
+                lanes.abort()
+
+        timer = self._means.reactor.callLater(grace, abort)
+        closed = [self._close(lanes, grace) for lanes in self._lanes.values() if lanes not in self._closing]
+        for each in closed:
+            await each
+        if self._closing:
+            self._all_closed = Deferred()
+            await self._all_closed
+        if timer.active():
+            timer.cancel()
+
+    def status(self, webhook: str) -> Status:
+        """How the deliveries of `webhook` stand; KeyError if there is no such webhook."""
+        return self._lanes[webhook].status()

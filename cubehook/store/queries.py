@@ -1,0 +1,155 @@
+"""What is read: plain functions of a connection, run in a reading thread."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, func, select, update
+
+from cubehook.events import Call, CallEvent, Event, Granularity, Micros
+from cubehook.records import Delivery, DeliveryStatus, Registration, RegistrationState
+from cubehook.store.errors import StoreError
+from cubehook.store.schema import (
+    PENDING,
+    attempts,
+    calls,
+    deliveries,
+    events,
+    notifications,
+    registrations,
+)
+
+_LANES_AT_ONCE = 64
+
+_payload = msgspec.json.Decoder(CallEvent).decode
+_call = msgspec.json.Decoder(Call).decode
+_granularities = {str(granularity): granularity for granularity in Granularity}
+
+READY = (
+    select(deliveries.c.call)
+    .where(deliveries.c.webhook == bindparam("webhook"), deliveries.c.ready_at <= bindparam("now"))
+    .order_by(deliveries.c.ready_at)
+    .limit(bindparam("most"))
+)
+
+LANES = (
+    select(
+        deliveries.c.id,
+        deliveries.c.call,
+        deliveries.c.attempts,
+        deliveries.c.due_at,
+        events.c.id,
+        events.c.cube,
+        events.c.granularity,
+        events.c.at,
+        events.c.body,
+    )
+    .join_from(deliveries, events, events.c.id == deliveries.c.event)
+    .where(
+        deliveries.c.call.in_(bindparam("calls", expanding=True)),
+        deliveries.c.webhook == bindparam("webhook"),
+        deliveries.c.status == PENDING,
+    )
+)
+
+NEXT_DUE = select(func.min(deliveries.c.ready_at)).where(
+    deliveries.c.webhook == bindparam("webhook"), deliveries.c.ready_at > bindparam("after")
+)
+
+OPEN_CALLS = select(calls.c.id, calls.c.detail).where(~calls.c.ended).order_by(calls.c.id)
+
+
+def pending(
+    connection: Connection, webhook: str, now: Micros, exclude: Collection[int], limit: int
+) -> list[Delivery]:
+    """See `IDeliveryStore.pending`."""
+    excluded = frozenset(exclude)
+    ready = connection.scalars(READY, {"webhook": webhook, "now": now, "most": limit + len(excluded)})
+    wanted = [call for call in ready if call not in excluded][:limit]
+    found: list[Delivery] = []
+    for start in range(0, len(wanted), _LANES_AT_ONCE):
+        part = wanted[start : start + _LANES_AT_ONCE]
+        lanes: dict[int, list[Any]] = {call: [] for call in part}
+        for row in connection.execute(LANES, {"webhook": webhook, "calls": part}):
+            lanes[row[1]].append(row)
+        for rows in lanes.values():
+            rows.sort()
+            found += [_delivery(webhook, row) for row in rows]
+            if len(found) >= limit:
+                return found
+    return found
+
+
+def _delivery(webhook: str, row: Any) -> Delivery:
+    id, call, tried, due_at, event, cube, granularity, at, body = row
+    return Delivery(
+        id=id,
+        webhook=webhook,
+        event=Event(
+            id=event,
+            call=call,
+            cube=cube,
+            granularity=_granularities[granularity],
+            at=at,
+            payload=_payload(body),
+        ),
+        status=DeliveryStatus.PENDING,
+        attempts=tried,
+        due_at=due_at,
+    )
+
+
+def next_due(connection: Connection, webhook: str, after: Micros) -> Micros | None:
+    """See `IDeliveryStore.next_due`."""
+    due: Micros | None = connection.scalar(NEXT_DUE, {"webhook": webhook, "after": after})
+    return due
+
+
+def open_calls(connection: Connection) -> list[Call]:
+    """Every call that has not ended, oldest first."""
+    found = []
+    for id, detail in connection.execute(OPEN_CALLS):
+        try:
+            found.append(_call(detail))
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"the open call with id {id} cannot be read back: {error}") from error
+    return found
+
+
+def all_registrations(connection: Connection) -> list[Registration]:
+    """How each cube's registration stood last."""
+    return [
+        Registration(**{**row, "state": RegistrationState(row["state"])})
+        for row in connection.execute(select(registrations).order_by(registrations.c.cube)).mappings()
+    ]
+
+
+def greatest_id(connection: Connection) -> int:
+    """The greatest id in use, 0 if there is none."""
+    return max(
+        connection.scalar(select(func.max(table.c.id))) or 0
+        for table in (calls, notifications, events, deliveries, attempts)
+    )
+
+
+def settle(connection: Connection, delivery: int, status: str) -> None:
+    """See `IDeliveryStore.settle`; the call's next delivery takes its place."""
+    row = connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery, deliveries.c.status == PENDING)
+        .values(status=status, ready_at=None)
+        .returning(deliveries.c.call, deliveries.c.webhook)
+    ).one_or_none()
+    if row is None:
+        return
+    lane = (
+        deliveries.c.call == row.call,
+        deliveries.c.webhook == row.webhook,
+        deliveries.c.status == PENDING,
+    )
+    oldest = select(func.min(deliveries.c.id)).where(*lane).scalar_subquery()
+    connection.execute(
+        update(deliveries).where(deliveries.c.id == oldest).values(ready_at=deliveries.c.due_at)
+    )

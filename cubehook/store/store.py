@@ -1,0 +1,319 @@
+"""The store as other rooms see it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, update
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cubehook.config import Cube, Retention, Webhook
+from cubehook.events import Call, Event, Micros
+from cubehook.interfaces import IDeliveryStore, IJournal, StoreFullError
+from cubehook.records import Attempt, Delivery, Notification, Registration
+from cubehook.store import migrate, queries, sqlite, sweeping
+from cubehook.store.errors import StoreClosedError, StoreError
+from cubehook.store.provisioning import Provisioned, fail_orphans, provision
+from cubehook.store.reader import Reader
+from cubehook.store.rows import Accepted, Item, Job, Recorded, Registered
+from cubehook.store.schema import webhooks as webhooks_table
+from cubehook.store.sweeping import Swept
+from cubehook.store.writer import IReactor, Writer
+
+GATHER = 0.002
+"""Seconds that a commit waits for company; see `docs/decisions/0001-group-commit.md`."""
+
+MAX_HELD_ITEMS = 200_000
+MAX_HELD_BYTES = 256 * 1024 * 1024
+
+READERS = 2
+
+_CLOSE_PATIENCE = 10.0
+
+_SWEEP_ROWS = 500
+_SWEEP_PAUSE = 0.02
+
+_ORPHAN_LANES = 500
+_ORPHAN_CHUNKS_AT_START = 10
+
+T = TypeVar("T")
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+@implementer(IJournal, IDeliveryStore)
+class Store:
+    """
+    Calls, notifications, events, deliveries and attempts, kept in one SQLite file.
+
+    Nothing is opened before `open`.  `on_degraded` hears when commits begin to fail, with the
+    reason, and when they succeed again; `on_commit` how many seconds each took.  `gather`,
+    `max_held_items` and `max_held_bytes` are the writer's: see `cubehook.store.writer.Writer`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        reactor: IReactor,
+        *,
+        on_degraded: Callable[[bool, str], None] = _ignore,
+        on_commit: Callable[[float], None] = _ignore,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        gather: float = GATHER,
+        max_held_items: int = MAX_HELD_ITEMS,
+        max_held_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
+        self._path = path
+        self._reactor = reactor
+        self._random_bytes = random_bytes
+        self._max_held_items = max_held_items
+        self._lock = sqlite.Lock(path)
+        self._engine = sqlite.writer_engine(path)
+        self._reader = Reader(sqlite.reader_engine(path, READERS), reactor, READERS)
+        self._writer = Writer(
+            self._engine,
+            reactor,
+            on_degraded=on_degraded,
+            on_commit=on_commit,
+            gather=gather,
+            max_items=max_held_items,
+            max_bytes=max_held_bytes,
+        )
+        self._open = False
+        self.attempts_dropped = 0
+        """Attempts whose log was given up because memory was full; their outcome was kept."""
+
+    async def open(self) -> None:
+        """
+        Create or migrate the database and begin to write.
+
+        Raises StoreError: the folder cannot be written, the file is not ours or of a newer
+        version, or another process has it open.
+        """
+        await self._writer.start(self._prepare)
+        self._reader.start()
+        self._open = True
+
+    def _prepare(self) -> None:
+        folder = self._path.parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise StoreError(
+                f"the state folder {folder} cannot be used: {error.strerror}; "
+                "make it writable for this user, or set another state_dir"
+            ) from error
+        try:
+            migrate.prepare(self._engine, str(self._path))
+        except BaseException as error:
+            self._lock.release()
+            if sqlite.is_trouble(error):
+                raise StoreError(f"{self._path} cannot be opened: {sqlite.advice(error)}") from error
+            raise
+
+    async def close(self) -> None:
+        """
+        Commit what is held and close.
+
+        While the database cannot be written this is tried for ten seconds; then what is held
+        is given up, counted in the log, and fails with StoreClosedError.
+        """
+        if not self._open:
+            return
+        self._open = False
+        await self._reader.stop()
+        await self._writer.stop(_CLOSE_PATIENCE)
+        self._lock.release()
+
+    @property
+    def degraded(self) -> bool:
+        """Commits are failing or have taken over two seconds; work is held in memory."""
+        return self._writer.degraded
+
+    @property
+    def full(self) -> bool:
+        """Memory holds as much as it may; `accept` would refuse."""
+        return self._writer.full
+
+    @property
+    def held_items(self) -> int:
+        """Items handed in and not yet committed."""
+        return self._writer.held_items
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory they take."""
+        return self._writer.held_bytes
+
+    # The journal.
+
+    def accept(
+        self,
+        notification: Notification | None,
+        calls: Sequence[Call],
+        events: Sequence[Event],
+        deliveries: Sequence[Delivery],
+    ) -> Deferred[None]:
+        """See `IJournal.accept`."""
+        if self._writer.full:
+            return fail(
+                StoreFullError(
+                    f"{self._writer.held_items} items wait in memory until the database can be written"
+                )
+            )
+        try:
+            item = Accepted(notification, calls, events, deliveries)
+        except Exception:
+            return fail(Failure())
+        return self._put(item)
+
+    def registration(self, registration: Registration) -> Deferred[None]:
+        """See `IJournal.registration`."""
+        return self._put(Registered(registration))
+
+    # Deliveries.
+
+    def record(self, attempt: Attempt, delivery: Delivery) -> Deferred[None]:
+        """
+        See `IDeliveryStore.record`.
+
+        While memory is full only how the delivery stands is kept, not the attempt's log; past
+        twice the bound nothing is, and the event may be sent again after a restart.
+        """
+        writer = self._writer
+        kept: Attempt | None = attempt
+        if writer.full:
+            kept = None
+            if not self.attempts_dropped % 1000:
+                self._log.critical(
+                    "Memory is full and the database cannot be written: attempts' logs are dropped "
+                    "({count} so far)",
+                    count=self.attempts_dropped,
+                )
+            self.attempts_dropped += 1
+            if writer.held_items >= 2 * self._max_held_items:
+                return succeed(None)
+        try:
+            item = Recorded(kept, delivery)
+        except Exception:
+            return fail(Failure())
+        if writer.degraded:
+            item.done = None
+        return self._put(item)
+
+    async def pending(self, webhook: str, now: Micros, exclude: Sequence[int], limit: int) -> list[Delivery]:
+        """See `IDeliveryStore.pending`; raises StoreError if the database cannot be read."""
+        return await self._reader.run(
+            partial(queries.pending, webhook=webhook, now=now, exclude=exclude, limit=limit)
+        )
+
+    async def next_due(self, webhook: str, after: Micros) -> Micros | None:
+        """See `IDeliveryStore.next_due`; raises StoreError if the database cannot be read."""
+        return await self._reader.run(partial(queries.next_due, webhook=webhook, after=after))
+
+    async def disable_webhook(self, webhook: str, reason: str, at: Micros) -> None:
+        """See `IDeliveryStore.disable_webhook`; returns when that is committed."""
+        await self._do(
+            lambda connection: connection.execute(
+                update(webhooks_table)
+                .where(webhooks_table.c.id == webhook)
+                .values(disabled_reason=reason, disabled_at=at)
+            )
+        )
+
+    async def settle(self, delivery: int, status: str) -> None:
+        """See `IDeliveryStore.settle`; returns when that is committed."""
+        await self._do(partial(queries.settle, delivery=delivery, status=status))
+
+    # Starting, and keeping house.
+
+    async def provision(self, cubes: Sequence[Cube], webhooks: Sequence[Webhook]) -> Provisioned:
+        """
+        Put the configuration file's cubes and webhooks in; all that there are then.
+
+        Those of an earlier file that are missing now are removed.  A webhook without a secret
+        is given one, and keeps it.  One that its receiver disabled stays so until its
+        settings change.  Pending deliveries of webhooks that are no more become failed: here
+        as far as that is quickly done, the rest by `sweep`.
+        """
+        provisioned = await self._do(
+            partial(
+                provision,
+                wanted_cubes=cubes,
+                wanted_webhooks=webhooks,
+                random_bytes=self._random_bytes,
+            )
+        )
+        for _ in range(_ORPHAN_CHUNKS_AT_START):
+            if not await self._do(partial(fail_orphans, lanes=_ORPHAN_LANES)):
+                break
+        return provisioned
+
+    async def open_calls(self) -> list[Call]:
+        """Every call that has not ended, oldest first."""
+        return await self._reader.run(queries.open_calls)
+
+    async def registrations(self) -> list[Registration]:
+        """How each cube's registration stood last."""
+        return await self._reader.run(queries.all_registrations)
+
+    async def greatest_id(self) -> int:
+        """The greatest id in use, 0 if there is none."""
+        return await self._reader.run(queries.greatest_id)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """
+        What `work` returns, run in a reading thread; all it reads is of one moment.
+
+        Raises StoreError if the database cannot be read.
+        """
+        return await self._reader.run(work)
+
+    async def sweep(self, retention: Retention, now: Micros) -> Swept:
+        """
+        Delete what `retention` no longer keeps at `now`; how much went.
+
+        Works in short transactions with pauses, so that commits hardly notice.
+        """
+        while await self._do(partial(fail_orphans, lanes=_ORPHAN_LANES)):
+            await self._pause()
+        counts: dict[str, int] = {}
+        for part in sweeping.ranges(retention, now):
+            counts[part.table.name] = 0
+            after: int | None = 0
+            while after is not None:
+                gone, after = await self._do(
+                    partial(sweeping.sweep_chunk, range_=part, after=after, rows=_SWEEP_ROWS)
+                )
+                counts[part.table.name] += gone
+                await self._pause()
+        before = now - retention.calls * 1_000_000
+        changes = await self._do(partial(sweeping.sweep_registration_changes, before=before))
+        return Swept(**counts, registration_changes=changes)
+
+    async def _pause(self) -> None:
+        await deferLater(self._reactor, _SWEEP_PAUSE, _ignore)
+
+    def _put(self, item: Item) -> Deferred[Any]:
+        done = succeed(None) if item.done is None else item.done
+        if not self._open:
+            return fail(StoreClosedError("the store is not open"))
+        self._writer.put(item)
+        return done
+
+    async def _do(self, work: Callable[[Connection], T]) -> T:
+        result: T = await self._put(Job(work))
+        return result

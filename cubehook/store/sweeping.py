@@ -1,0 +1,105 @@
+"""
+Old history deleted, a little at a time.
+
+Ids carry the time, so what is old is a range of the primary key; a sweep walks it in
+chunks, each a short transaction of the writer between two groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select
+
+from cubehook.config import Retention
+from cubehook.events import Micros
+from cubehook.ids import first_id
+from cubehook.store.schema import (
+    PENDING,
+    attempts,
+    calls,
+    deliveries,
+    events,
+    notifications,
+    registration_changes,
+)
+
+
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows of each kind a sweep deleted."""
+
+    calls: int
+    notifications: int
+    events: int
+    deliveries: int
+    attempts: int
+    registration_changes: int
+
+
+class Range(msgspec.Struct, frozen=True):
+    """What a sweep may delete of one table: ids below `before`, where `may_go`."""
+
+    table: Table
+    before: int
+    may_go: ColumnElement[bool]
+
+
+def ranges(retention: Retention, now: Micros) -> list[Range]:
+    """
+    What is past its time at `now`, table by table.
+
+    Never an open call, a pending delivery, nor what either still needs.  An event stays as
+    long as either its call or its deliveries would, since a delivery is shown with its event.
+    """
+    calls_before = first_id(max(0, now - retention.calls * 1_000_000))
+    deliveries_before = first_id(max(0, now - retention.deliveries * 1_000_000))
+
+    def open_call(call: Any) -> ColumnElement[bool]:
+        open_one = calls.alias("open_call")
+        return exists().where(open_one.c.id == call, ~open_one.c.ended)
+
+    def owed(call: Any) -> ColumnElement[bool]:
+        owed_one = deliveries.alias("owed")
+        return exists().where(owed_one.c.call == call, owed_one.c.status == PENDING)
+
+    tried = deliveries.alias("tried")
+    return [
+        Range(
+            attempts,
+            deliveries_before,
+            ~exists().where(tried.c.id == attempts.c.delivery, tried.c.status == PENDING),
+        ),
+        Range(deliveries, deliveries_before, deliveries.c.status != PENDING),
+        Range(
+            notifications,
+            calls_before,
+            or_(notifications.c.call.is_(None), ~open_call(notifications.c.call)),
+        ),
+        Range(
+            events,
+            min(calls_before, deliveries_before),
+            and_(~open_call(events.c.call), ~owed(events.c.call)),
+        ),
+        Range(calls, calls_before, and_(calls.c.ended, ~owed(calls.c.id))),
+    ]
+
+
+def sweep_chunk(connection: Connection, range_: Range, after: int, rows: int) -> tuple[int, int | None]:
+    """
+    Delete what may go among the next `rows` rows with an id greater than `after`.
+
+    How many went, and where to go on, None at the end.
+    """
+    id = range_.table.c.id
+    next_rows = select(id).where(id > after, id < range_.before).order_by(id).limit(rows).subquery()
+    last: int | None = connection.scalar(select(func.max(next_rows.c.id)))
+    if last is None:
+        return 0, None
+    gone = connection.execute(delete(range_.table).where(id > after, id <= last, range_.may_go))
+    return gone.rowcount, last
+
+
+def sweep_registration_changes(connection: Connection, before: Micros) -> int:
+    """Delete the changes of registrations that happened before `before`; there are few."""
+    return connection.execute(delete(registration_changes).where(registration_changes.c.at < before)).rowcount
