@@ -49,10 +49,10 @@ async def compare(reactor: Any, url: str, count: int) -> dict[str, float]:
     pool.maxPersistentPerHost = CONCURRENCY
     agent = Agent(reactor, pool=pool)
 
+    plain: dict[bytes | str, bytes | str] = {"Content-Type": "application/json"}
+
     async def bare() -> None:
-        response = await treq.post(
-            url, data=PAYLOAD, headers={"Content-Type": "application/json"}, agent=agent, reactor=reactor
-        )
+        response = await treq.post(url, data=PAYLOAD, headers=plain, agent=agent, reactor=reactor)
         await response.content()
 
     webhook = Webhook(id="bench", url=url, headers={"Authorization": "Bearer secret"})

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import socket
 import sqlite3
 import tempfile
 import time
@@ -38,6 +39,7 @@ from cubehook.events import (
 from cubehook.ids import Ids
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Notification
 from cubehook.store import Store
+from cubehook.store.store import PACE
 
 DETAIL = (
     b"<connected><connDetailData><connData><connID>132</connID><state>CONNECTED</state></connData>"
@@ -74,10 +76,10 @@ class Work:
             calling_number="+12517676234",
             called_number="+12512501663",
         )
-        call.connections = {
-            name: Connection(name, direction, calling_number="+12517676234", called_number="+12512501663")
+        call.connections = [
+            Connection(name, direction, calling_number="+12517676234", called_number="+12512501663")
             for name, direction in (("131", Direction.INCOMING), ("132", Direction.OUTGOING))
-        }
+        ]
         return call
 
     def accept(self, step: int) -> tuple[Notification, list[Call], list[Event], list[Delivery]]:
@@ -194,6 +196,7 @@ async def load(reactor: Any, store: Any, seconds: float, rate: int, burn: int) -
     idle: Deferred[None] = Deferred()
     clock = time.perf_counter
     started = clock()
+    near, far = socket.socketpair()
 
     def committed(_: object, since: float, deliveries: list[Delivery]) -> None:
         nonlocal outstanding
@@ -205,9 +208,15 @@ async def load(reactor: Any, store: Any, seconds: float, rate: int, burn: int) -
 
     def step() -> None:
         nonlocal done, outstanding, records
-        owed = min(total, int((clock() - started) * rate))
+        # At most a few at once, as a reactor takes what its sockets have.
+        owed = min(total, done + 8, int((clock() - started) * rate))
         while done < owed:
-            for _ in range(burn):
+            # Half before and half after a read and a write, where a real one lets other threads run.
+            for _ in range(burn // 2):
+                pass
+            near.send(b"x")
+            far.recv(1)
+            for _ in range(burn // 2):
                 pass
             notification, calls, events, deliveries = work.accept(done)
             done += 1
@@ -229,6 +238,8 @@ async def load(reactor: Any, store: Any, seconds: float, rate: int, burn: int) -
     cpu = time.process_time() - cpu
     ticks.stop()
     await running
+    near.close()
+    far.close()
     waits.sort()
     return {
         "cpu": cpu,
@@ -242,11 +253,11 @@ async def run_load(reactor: Any, arguments: argparse.Namespace) -> dict[str, Any
     bare = await load(reactor, Nothing(), arguments.seconds, arguments.rate, arguments.burn)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         commits: list[float] = []
-        store = Store(Path(folder) / "cubehook.db", reactor, on_commit=commits.append, gather=arguments.gather)
+        store = Store(Path(folder) / "cubehook.db", reactor, on_commit=commits.append, pace=arguments.pace)
         await store.open()
         found = await load(reactor, store, arguments.seconds, arguments.rate, arguments.burn)
-        size = sum(file.stat().st_size for file in Path(folder).iterdir())
-        wal = (Path(folder) / "cubehook.db-wal").stat().st_size
+        wal = os.path.getsize(f"{path}-wal")
+        size = os.path.getsize(path) + wal
         await store.close()
     commits.sort()
     return {
@@ -303,7 +314,13 @@ def _fill(path: Path, calls: int, attempts: int, pending: int) -> None:
 
 
 async def run_full(reactor: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    cubes = [Cube(id="hq", provider_url="http://192.0.2.1:8090/cisco_xcc", application_url="http://192.0.2.20:8090/xcc")]
+    cubes = [
+        Cube(
+            id="hq",
+            provider_url="http://192.0.2.1:8090/cisco_xcc",
+            application_url="http://192.0.2.20:8090/xcc",
+        )
+    ]
     webhooks = [Webhook(id="crm", url="https://api.yourcrm.example/calls")]
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         path = Path(folder) / "cubehook.db"
@@ -343,7 +360,12 @@ async def run_full(reactor: Any, arguments: argparse.Namespace) -> dict[str, Any
         lap("next_due")
         assert len(page) >= 500
         await store.close()
-    return {"calls": arguments.calls, "attempts": arguments.attempts, "pending": arguments.pending, "ms": times}
+    return {
+        "calls": arguments.calls,
+        "attempts": arguments.attempts,
+        "pending": arguments.pending,
+        "ms": times,
+    }
 
 
 def main() -> None:
@@ -354,7 +376,7 @@ def main() -> None:
     loaded.add_argument("--seconds", type=float, default=10)
     loaded.add_argument("--rate", type=int, default=2125, help="notifications a second")
     loaded.add_argument("--burn", type=int, default=6000, help="loop turns of other work for each")
-    loaded.add_argument("--gather", type=float, default=0.002)
+    loaded.add_argument("--pace", type=float, default=PACE)
     full = kinds.add_parser("full")
     full.add_argument("--calls", type=int, default=100_000)
     full.add_argument("--attempts", type=int, default=1_000_000)

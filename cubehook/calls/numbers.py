@@ -87,8 +87,9 @@ def _read(address: str, declared: bool, region: str | None) -> str | None:
 
 def _parts(address: str) -> tuple[str, str]:
     """User and host of a `sip:`, `sips:` or `tel:` URI or a `user@host`; else the address and nothing."""
-    if address.endswith(">") and "<" in address:
-        address = address[address.rindex("<") + 1 : -1]
+    _, bracket, inside = address.partition("<")
+    if bracket:
+        address = inside.partition(">")[0]
     scheme, colon, rest = address.partition(":")
     match scheme.lower() if colon else "":
         case "tel":

@@ -322,8 +322,10 @@ class Lanes:
         call = delivery.event.call
         lane = self._lanes.get(call)
         if lane is not None:
-            lane.deliveries.append(delivery)
-            self._resident += 1
+            # A read may have seen it committed before we were told of it.
+            if delivery.id > lane.deliveries[-1].id:
+                lane.deliveries.append(delivery)
+                self._resident += 1
         elif (
             self._problem is None
             and not self._behind
@@ -678,7 +680,7 @@ class Lanes:
         if self._behind:
             return
         self._disk_due = await store.next_due(self.webhook.id, now)
-        if self._disk_due is None and not self._left:
+        if self._disk_due is None and not self._left and self._problem is None:
             self._disk_through = 0
             self._on_disk = 0
 
@@ -761,4 +763,4 @@ def _by_id(delivery: Delivery) -> int:
 
 
 def _answer(sent: Sent) -> str:
-    return f"answered {sent.status}" if sent.status is not None else "asked for silence"
+    return f"answered {sent.status}" if sent.status is not None else "asked for it"

@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -97,68 +98,79 @@ def _unchunk(data: bytes, start: int) -> bytes | None:
     return None
 
 
+class _AnswerHead(NamedTuple):
+    status: int
+    keep: bool
+    chunked: bool
+    length: int | None
+
+
+@lru_cache(maxsize=64)
+def _read_answer_head(head: bytes) -> _AnswerHead:
+    # Answers of one server differ by their Date at most, so nearly every head was read before.
+    lines = head.split(b"\r\n")
+    status_line = _STATUS_LINE.fullmatch(lines[0])
+    if status_line is None:
+        raise HttpError("the answer is not HTTP")
+    status = int(status_line[2])
+    fields = _fields(lines[1:])
+    connection = fields.get(b"connection", b"").lower()
+    keep = connection != b"close" and (status_line[1] == b"1" or connection == b"keep-alive")
+    chunked = fields.get(b"transfer-encoding", b"").lower() == b"chunked"
+    length = None
+    if status in (204, 304):
+        length = 0
+    elif b"content-length" in fields:
+        length = _length(fields[b"content-length"])
+        if length > MAX_BODY:
+            raise HttpError(f"the body is larger than {MAX_BODY} bytes")
+    return _AnswerHead(status, keep, chunked, length)
+
+
 class AnswerReader:
     """Puts one answer together from what a connection brings."""
 
     def __init__(self) -> None:
         self._data = b""
         self._start = 0
-        self._status = 0
-        self._keep = False
-        self._length: int | None = None
-        self._chunked = False
+        self._head: _AnswerHead | None = None
 
     def feed(self, data: bytes) -> Answer | None:
         """Take what came; the answer once it is whole.  Raises HttpError."""
         self._data = data = self._data + data if self._data else data
-        while not self._start:
+        head = self._head
+        while head is None:
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 if len(data) > MAX_HEAD:
                     raise HttpError("the answer's headers have no end")
                 return None
-            if self._read_head(data[:end]):
-                self._start = end + 4
-            else:
+            head = _read_answer_head(data[:end])
+            if head.status < 200:
+                # It only announces another.
                 self._data = data = data[end + 4 :]
-        if self._chunked:
-            body = _unchunk(data, self._start)
-        elif self._length is not None and len(data) - self._start >= self._length:
-            body = data[self._start : self._start + self._length]
-        else:
-            body = None
+                head = None
+            else:
+                self._head = head
+                self._start = end + 4
+        start = self._start
+        body: bytes | None = None
+        if head.chunked:
+            body = _unchunk(data, start)
+        elif head.length is not None and len(data) - start >= head.length:
+            body = data[start : start + head.length]
         if body is not None:
-            return Answer(self._status, body, self._keep)
+            return Answer(head.status, body, head.keep)
         if len(data) > MAX_HEAD + MAX_BODY:
             raise HttpError("the answer is too large")
         return None
 
     def closed(self) -> Answer | None:
         """The connection ended: the answer, if that is what its end was to be."""
-        if self._start and not self._chunked and self._length is None:
-            return Answer(self._status, self._data[self._start :], False)
-        return None
-
-    def _read_head(self, head: bytes) -> bool:
-        """Note what the head says; False if it announces another (1xx)."""
-        lines = head.split(b"\r\n")
-        status_line = _STATUS_LINE.fullmatch(lines[0])
-        if status_line is None:
-            raise HttpError("the answer is not HTTP")
-        self._status = int(status_line[2])
-        if self._status < 200:
-            return False
-        fields = _fields(lines[1:])
-        connection = fields.get(b"connection", b"").lower()
-        self._keep = connection != b"close" and (status_line[1] == b"1" or connection == b"keep-alive")
-        self._chunked = fields.get(b"transfer-encoding", b"").lower() == b"chunked"
-        if self._status in (204, 304):
-            self._length = 0
-        elif b"content-length" in fields:
-            self._length = _length(fields[b"content-length"])
-            if self._length > MAX_BODY:
-                raise HttpError(f"the body is larger than {MAX_BODY} bytes")
-        return True
+        head = self._head
+        if head is None or head.chunked or head.length is not None:
+            return None
+        return Answer(head.status, self._data[self._start :], False)
 
 
 class Exchange(ABC):
@@ -168,10 +180,10 @@ class Exchange(ABC):
     `sent_at` is when it was begun, in the reactor's seconds.
     """
 
-    __slots__ = ("connecting", "connection", "sent_at", "timer")
+    __slots__ = ("connecting", "connection", "over", "sent_at")
 
     sent_at: float
-    timer: IDelayedCall
+    over: bool
     connecting: Deferred[Any] | None
     connection: _PosterConnection | None
 
@@ -220,6 +232,9 @@ class Poster:
         self._connecting: set[Exchange] = set()
         self._open: set[_PosterConnection] = set()
         self._idle: list[_PosterConnection] = []
+        self._deadlines: deque[Exchange] = deque()
+        """What is under way, in the order it was begun."""
+        self._timer: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
 
     @property
@@ -245,13 +260,16 @@ class Poster:
         self._idle.clear()
         connecting, self._connecting = self._connecting, set()
         for exchange in connecting:
-            exchange.timer.cancel()
             if exchange.connecting is not None:
                 exchange.connecting.cancel()
         for connection in self._open:
             under_way = connection.drop()
             if under_way is not None:
                 dropped.append(under_way)
+        self._deadlines.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for exchange in dropped:
             exchange.dropped()
 
@@ -270,7 +288,10 @@ class Poster:
         if body is None:
             return
         exchange.sent_at = self._reactor.seconds()
-        exchange.timer = self._reactor.callLater(self._timeout, self._expired, exchange)
+        exchange.over = False
+        self._deadlines.append(exchange)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._timeout, self._look_for_expired)
         message = b"%b%d%b%b" % (self._before_length, len(body), self._after_length, body)
         if self._idle:
             self._idle.pop().send(exchange, message)
@@ -291,6 +312,20 @@ class Poster:
             self._connecting.remove(exchange)
             self._finish(exchange, None, failure.getErrorMessage())
 
+    def _look_for_expired(self) -> None:
+        # All have the same time, so the oldest is the first to run out of it.
+        self._timer = None
+        deadlines = self._deadlines
+        while deadlines:
+            exchange = deadlines[0]
+            left = exchange.sent_at + self._timeout - self._reactor.seconds()
+            if not exchange.over and left > 0:
+                self._timer = self._reactor.callLater(left, self._look_for_expired)
+                return
+            deadlines.popleft()
+            if not exchange.over:
+                self._expired(exchange)
+
     def _expired(self, exchange: Exchange) -> None:
         if exchange in self._connecting:
             self._connecting.remove(exchange)
@@ -298,11 +333,13 @@ class Poster:
                 exchange.connecting.cancel()
         elif exchange.connection is not None:
             exchange.connection.drop()
-        exchange.finished(None, f"no answer within {self._timeout:g} s")
-        self._next()
+        self._finish(exchange, None, f"no answer within {self._timeout:g} s")
 
     def _finish(self, exchange: Exchange, answer: Answer | None, error: str) -> None:
-        exchange.timer.cancel()
+        exchange.over = True
+        deadlines = self._deadlines
+        while deadlines and deadlines[0].over:
+            deadlines.popleft()
         exchange.finished(answer, error)
         if self._waiting:
             self._next()
@@ -373,8 +410,6 @@ class _PosterConnection(Protocol):
     def drop(self) -> Exchange | None:
         """Cut the connection; the exchange that was under way, which is not told."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None and exchange.timer.active():
-            exchange.timer.cancel()
         self.transport.abortConnection()
         return exchange
 
@@ -474,13 +509,13 @@ class Server:
         return f"http://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
 
     async def close(self) -> None:
-        """Stop listening and cut every connection; done once they are gone."""
+        """Stop listening and end every connection, in mid-request too; done once they are gone."""
         if self._port is not None:
             port, self._port = self._port, None
             await maybeDeferred(port.stopListening)
         self._closed = Deferred()
         for connection in list(self._open):
-            connection.transport.abortConnection()
+            connection.end()
         if self._open:
             await self._closed
 
@@ -580,6 +615,13 @@ class _ServerConnection(Protocol):
             self.transport.abortConnection()
         elif not self._answering and not self._over:
             self._proceed()
+
+    def end(self) -> None:
+        """End the connection; an answer that was given is still sent."""
+        if self._answering:
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
 
     def respond(self, answer: bytes, close: bool) -> None:
         """Answer the request that is being handled; nothing if its sender is gone."""

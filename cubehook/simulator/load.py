@@ -30,16 +30,16 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of calls before the measurement."""
     duration: float | None = None
     """Seconds of calls that are measured; None until `traffic.count` calls were made."""
-    finish: float = 120.0
-    """Seconds that calls in progress at the end may still take."""
+    finish: float | None = 120.0
+    """Seconds that calls in progress at the end may still take; None for as long as they take."""
     sink: str | None = None
     """An endpoint string to receive webhooks at."""
     secrets: tuple[bytes, ...] = ()
     behaviour: Behaviour = GOOD
     quiet: float = 2.0
     """The sink has all it will get when so many seconds brought nothing."""
-    patience: float = 60.0
-    """Seconds within which the application must register."""
+    patience: float | None = 60.0
+    """Seconds within which the application must register; None to wait for ever."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +150,7 @@ class _Run:
         await self._until(registered, load.patience)
         if gateway.registration is None and not self._stop.called:
             raise NotRegisteredError(
-                f"nobody registered at {gateway.url} within {load.patience:g} s: the application must know "
+                f"nobody registered at {gateway.url} within {load.patience} s: the application must know "
                 f"it as provider URL and have {load.gateway.remote_url} as its own, to the letter"
             )
         looking = LoopingCall(self._look)

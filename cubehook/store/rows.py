@@ -1,59 +1,24 @@
 """
-What is to be written: values turned into rows, and a group of rows into few statements.
+What is to be written: values turned into rows, and the items of a group put together by table.
 
-The first half runs in the reactor's thread, when a value is handed in, since values change
-afterwards; the second in the writer's.  Under the interpreter lock each statement may have to wait
-for a busy reactor, so a group sends as few as it can: one statement writes many rows.
+Items are made in the reactor's thread, when values are handed in, since values change afterwards;
+`Rows` works in the writer's.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import msgspec
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Connection,
-    Dialect,
-    Executable,
-    Integer,
-    String,
-    and_,
-    case,
-    column,
-    exists,
-    func,
-    or_,
-    select,
-    update,
-    values,
-)
-from sqlalchemy import insert as plain_insert
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 
 from cubehook.events import Call, Event, full_body
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Notification, Registration
+from cubehook.store import statements
 from cubehook.store.packing import pack
-from cubehook.store.schema import (
-    PENDING,
-    attempts,
-    calls,
-    deliveries,
-    events,
-    notifications,
-    registration_changes,
-    registrations,
-)
-from cubehook.store.sqlite import insert
-
-Row: TypeAlias = tuple[Any, ...]
-Execute: TypeAlias = Callable[[str, Row], object]
-"""A DBAPI cursor's `execute`."""
+from cubehook.store.statements import Execute, Row
 
 _encode = msgspec.json.Encoder().encode
 _PENDING = DeliveryStatus.PENDING
@@ -87,24 +52,24 @@ class Rows:
         Settled deliveries come before new ones, so that a new one finds its lane empty or not.
         """
         if self.notifications:
-            _INSERT_NOTIFICATIONS.run(execute, self.notifications)
+            statements.INSERT_NOTIFICATIONS.run(execute, self.notifications)
         if self.calls:
-            _SAVE_CALLS.run(execute, list(self.calls.values()))
+            statements.SAVE_CALLS.run(execute, list(self.calls.values()))
         if self.events:
-            _INSERT_EVENTS.run(execute, self.events)
+            statements.INSERT_EVENTS.run(execute, self.events)
         if self.attempts:
-            _INSERT_ATTEMPTS.run(execute, self.attempts)
+            statements.INSERT_ATTEMPTS.run(execute, self.attempts)
         if self.standings:
-            _SAVE_STANDINGS.run(execute, list(self.standings.values()))
+            statements.SAVE_STANDINGS.run(execute, list(self.standings.values()))
         if self.settled_lanes:
-            _ADVANCE_LANES.run(execute, list(self.settled_lanes))
+            statements.ADVANCE_LANES.run(execute, list(self.settled_lanes))
         if self.deliveries:
-            _INSERT_DELIVERIES.run(execute, self._with_heads())
+            statements.INSERT_DELIVERIES.run(execute, self._with_heads())
         for registration in self.registrations:
             change = (registration.cube, registration.since, str(registration.state), registration.reason,
                       registration.last_error)  # fmt: skip
-            _ADD_REGISTRATION_CHANGE.run(execute, [change])
-            _SAVE_REGISTRATIONS.run(execute, [registration_row(registration)])
+            statements.ADD_REGISTRATION_CHANGES.run(execute, [change])
+            statements.SAVE_REGISTRATIONS.run(execute, [registration_row(registration)])
 
     def _with_heads(self) -> list[Row]:
         """The new deliveries, each marked whether it is the first pending one of its lane in this group."""
@@ -302,175 +267,3 @@ def registration_row(registration: Registration) -> Row:
         registration.last_error,
         registration.reason,
     )
-
-
-_ROWS_AT_ONCE = 64
-"""Rows of one statement at most; a greater gain from there on is not to be measured."""
-
-_VALUES = re.compile(r"VALUES (\([^()]*\))")
-
-
-class ManyRows:
-    """
-    A statement with one VALUES list, compiled once to SQL that takes 1, 2, 4, ... rows.
-
-    Powers of two, so that few texts stay prepared in the connection and any number of rows
-    takes few of them.
-    """
-
-    def __init__(self, statement: Executable, dialect: Dialect) -> None:
-        text = str(statement.compile(dialect=dialect))  # type: ignore[attr-defined]
-        match = _VALUES.search(text)
-        if match is None or text.count("?") != match[1].count("?"):
-            raise ValueError(f"not a statement whose only parameters are one row of values: {text}")
-        self._head, self._row, self._tail = text[: match.start(1)], match[1], text[match.end(1) :]
-        self._texts: dict[int, str] = {}
-
-    def text(self, count: int) -> str:
-        """The SQL for `count` rows."""
-        text = self._texts.get(count)
-        if text is None:
-            text = self._texts[count] = self._head + ", ".join([self._row] * count) + self._tail
-        return text
-
-    def run(self, execute: Execute, rows: Sequence[Row]) -> None:
-        """Execute for all `rows`, in as few statements as may be."""
-        start = 0
-        left = len(rows)
-        while left:
-            count = min(_ROWS_AT_ONCE, 1 << (left.bit_length() - 1))
-            part = rows if left == count and not start else rows[start : start + count]
-            execute(self.text(count), tuple(chain.from_iterable(part)))
-            start += count
-            left -= count
-
-
-_dialect = sqlite_dialect()
-
-
-def _insert_delivery() -> Executable:
-    """A new delivery leads its lane if it is the first of its group and none is pending on disk."""
-    new = (
-        values(
-            column("id", BigInteger),
-            column("webhook", String),
-            column("call", BigInteger),
-            column("event", BigInteger),
-            column("status", String),
-            column("attempts", Integer),
-            column("due_at", BigInteger),
-            column("head", Boolean),
-            name="new",
-        )
-        .data([(0,) * 8])
-        .cte("new")
-    )
-    older = deliveries.alias("older")
-    leads = and_(
-        new.c.head,
-        ~exists().where(
-            older.c.call == new.c.call, older.c.webhook == new.c.webhook, older.c.status == PENDING
-        ),
-    )
-    return plain_insert(deliveries).from_select(
-        [*deliveries.c.keys()],
-        select(*(new.c[name] for name in deliveries.c.keys()[:-1]), case((leads, new.c.due_at))),
-    )
-
-
-def _save_standing() -> Executable:
-    """
-    A delivery as it stands after an attempt.
-
-    One settled meanwhile (its webhook was removed) does not become pending again.
-    """
-    after = (
-        values(
-            column("id", BigInteger),
-            column("status", String),
-            column("attempts", Integer),
-            column("due_at", BigInteger),
-            name="after",
-        )
-        .data([(0,) * 4])
-        .cte("after")
-    )
-    still_leads = and_(after.c.status == PENDING, deliveries.c.ready_at.is_not(None))
-    return (
-        update(deliveries)
-        .values(
-            status=after.c.status,
-            attempts=after.c.attempts,
-            due_at=after.c.due_at,
-            ready_at=case((still_leads, after.c.due_at)),
-        )
-        .where(deliveries.c.id == after.c.id, or_(after.c.status != PENDING, deliveries.c.status == PENDING))
-    )
-
-
-def _advance_lane() -> Executable:
-    """The oldest pending delivery of each lane leads it."""
-    lane = (
-        values(column("call", BigInteger), column("webhook", String), name="lane").data([(0, "")]).cte("lane")
-    )
-    waiting = deliveries.alias("waiting")
-    oldest = (
-        select(func.min(waiting.c.id))
-        .where(
-            waiting.c.call == lane.c.call, waiting.c.webhook == lane.c.webhook, waiting.c.status == PENDING
-        )
-        .correlate(lane)
-        .scalar_subquery()
-    )
-    return (
-        update(deliveries)
-        .values(ready_at=deliveries.c.due_at)
-        .where(deliveries.c.id.in_(select(oldest).select_from(lane)))
-    )
-
-
-def _save_calls() -> Executable:
-    new = insert(calls)
-    fixed = {"id", "cube", "gateway_call_id", "started_at"}
-    return new.on_conflict_do_update(
-        index_elements=["id"], set_={c.name: new.excluded[c.name] for c in calls.c if c.name not in fixed}
-    )
-
-
-def _save_registrations() -> Executable:
-    new = insert(registrations)
-    return new.on_conflict_do_update(
-        index_elements=["cube"],
-        set_={c.name: new.excluded[c.name] for c in registrations.c if c.name != "cube"},
-    )
-
-
-def _add_registration_change() -> Executable:
-    names = ["cube", "at", "state", "reason", "last_error"]
-    new = (
-        values(
-            column("cube", String),
-            column("at", BigInteger),
-            column("state", String),
-            column("reason", String),
-            column("last_error", String),
-            name="new",
-        )
-        .data([("", 0, "", "", "")])
-        .cte("new")
-    )
-    unchanged = exists().where(registrations.c.cube == new.c.cube, registrations.c.state == new.c.state)
-    return plain_insert(registration_changes).from_select(
-        names, select(*(new.c[name] for name in names)).where(~unchanged)
-    )
-
-
-_INSERT_NOTIFICATIONS = ManyRows(plain_insert(notifications), _dialect)
-_SAVE_CALLS = ManyRows(_save_calls(), _dialect)
-_INSERT_EVENTS = ManyRows(plain_insert(events), _dialect)
-_INSERT_DELIVERIES = ManyRows(_insert_delivery(), _dialect)
-_INSERT_ATTEMPTS = ManyRows(plain_insert(attempts), _dialect)
-_SAVE_STANDINGS = ManyRows(_save_standing(), _dialect)
-_ADVANCE_LANES = ManyRows(_advance_lane(), _dialect)
-_SAVE_REGISTRATIONS = ManyRows(_save_registrations(), _dialect)
-_ADD_REGISTRATION_CHANGE = ManyRows(_add_registration_change(), _dialect)

@@ -12,8 +12,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Engine, Executable, create_engine, event
+from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -23,6 +23,7 @@ __all__ = [
     "BEGIN_WRITING",
     "Lock",
     "advice",
+    "compiled",
     "insert",
     "is_busy",
     "is_trouble",
@@ -50,6 +51,9 @@ _WAL_KEPT_BYTES = 64 * 1024 * 1024
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 4 * 1024
 _STATEMENTS_KEPT = 256
+
+
+_dialect = dialect()
 
 
 def writer_engine(path: Path, checkpoint_pages: int = CHECKPOINT_PAGES) -> Engine:
@@ -101,6 +105,11 @@ def _engine(connect: Any, begin: str, **pool: Any) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def compiled(statement: Executable) -> str:
+    """The SQL text of `statement`, its parameters written `?` in order."""
+    return str(statement.compile(dialect=_dialect))  # type: ignore[attr-defined]
 
 
 def _cause(error: BaseException) -> BaseException:

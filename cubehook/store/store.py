@@ -28,8 +28,8 @@ from cubehook.store.schema import webhooks as webhooks_table
 from cubehook.store.sweeping import Swept
 from cubehook.store.writer import IReactor, Writer
 
-GATHER = 0.002
-"""Seconds that a commit waits for company; see `docs/decisions/0001-group-commit.md`."""
+PACE = 0.005
+"""Seconds between commits under load; see `docs/decisions/0001-group-commit.md`."""
 
 MAX_HELD_ITEMS = 200_000
 MAX_HELD_BYTES = 256 * 1024 * 1024
@@ -57,7 +57,7 @@ class Store:
     Calls, notifications, events, deliveries and attempts, kept in one SQLite file.
 
     Nothing is opened before `open`.  `on_degraded` hears when commits begin to fail, with the
-    reason, and when they succeed again; `on_commit` how many seconds each took.  `gather`,
+    reason, and when they succeed again; `on_commit` how many seconds each took.  `pace`,
     `max_held_items` and `max_held_bytes` are the writer's: see `cubehook.store.writer.Writer`.
     """
 
@@ -71,7 +71,7 @@ class Store:
         on_degraded: Callable[[bool, str], None] = _ignore,
         on_commit: Callable[[float], None] = _ignore,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        gather: float = GATHER,
+        pace: float = PACE,
         max_held_items: int = MAX_HELD_ITEMS,
         max_held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
@@ -87,7 +87,7 @@ class Store:
             reactor,
             on_degraded=on_degraded,
             on_commit=on_commit,
-            gather=gather,
+            pace=pace,
             max_items=max_held_items,
             max_bytes=max_held_bytes,
         )

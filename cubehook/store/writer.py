@@ -46,8 +46,8 @@ class Writer:
     """
     Commits items in the order they are handed in.
 
-    `gather` is how many seconds the first item of a group waits for company.  At most
-    `max_items` items and `max_bytes` bytes are held; past either the writer is `full`, and
+    Commits begin at least `pace` seconds apart: a lone item is written at once, and under load
+    each commit has company.  At most `max_items` items and `max_bytes` bytes are held; past either the writer is `full`, and
     it is for the caller to hand nothing more in.  `on_degraded` and `on_commit` are called in the
     reactor's thread.
     """
@@ -61,7 +61,7 @@ class Writer:
         *,
         on_degraded: Callable[[bool, str], None],
         on_commit: Callable[[float], None],
-        gather: float,
+        pace: float,
         max_items: int,
         max_bytes: int,
     ) -> None:
@@ -69,7 +69,8 @@ class Writer:
         self._reactor = reactor
         self._on_degraded = on_degraded
         self._on_commit = on_commit
-        self._gather = gather
+        self._pace = pace
+        self._flushed_at = 0.0
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._queue: deque[Item] = deque()
@@ -104,7 +105,7 @@ class Writer:
         if self.held_items >= self._max_items or self.held_bytes >= self._max_bytes:
             self.full = True
         if not self._group and self._flush_soon is None:
-            self._flush_soon = self._reactor.callLater(self._gather, self._flush)
+            self._flush_soon = self._reactor.callLater(self._wait(), self._flush)
 
     async def stop(self, patience: float) -> None:
         """
@@ -114,7 +115,7 @@ class Writer:
         StoreClosedError.
         """
         self._closing = True
-        self._gather = 0.0
+        self._pace = 0.0
         if self._flush_soon is not None:
             self._flush_soon.reset(0)
         deadline = self._reactor.callLater(patience, self._abandon)
@@ -127,8 +128,13 @@ class Writer:
         if deadline.active():
             deadline.cancel()
 
+    def _wait(self) -> float:
+        """Seconds to wait before the next group; the clock may have been set back."""
+        return min(self._pace, max(0.0, self._flushed_at + self._pace - self._reactor.seconds()))
+
     def _flush(self) -> None:
         self._flush_soon = None
+        self._flushed_at = self._reactor.seconds()
         queue = self._queue
         if isinstance(queue[0], Job):
             self._group = [queue.popleft()]
@@ -171,7 +177,7 @@ class Writer:
     def _go_on(self) -> None:
         if self._queue:
             if self._flush_soon is None:
-                wait = 0.0 if len(self._queue) >= _GROUP_ITEMS else self._gather
+                wait = 0.0 if len(self._queue) >= _GROUP_ITEMS else self._wait()
                 self._flush_soon = self._reactor.callLater(wait, self._flush)
         elif not self._group:
             idle, self._idle = self._idle, []

@@ -8,6 +8,7 @@ problems, and it writes a cache beside the code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,8 @@ from zope.interface.verify import verifyObject
 import cubehook.plugins
 from cubehook.config import Webhook
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin
+
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
 
 
 def find_transports(
@@ -62,8 +65,7 @@ def check_webhook(webhook: Webhook, plugins: Mapping[str, ITransportPlugin]) -> 
     try:
         options = _options(webhook, plugin)
     except msgspec.ValidationError as error:
-        key, expected = _option_problem(str(error))
-        return [(key, expected)]
+        return [_option_problem(str(error), plugin)]
     try:
         return list(plugin.check(webhook, options))
     except Exception as error:
@@ -95,11 +97,17 @@ def _options(webhook: Webhook, plugin: ITransportPlugin) -> Any:
     return msgspec.convert(webhook.options, plugin.options)
 
 
-def _option_problem(told: str) -> tuple[str, str]:
-    """msgspec's "Expected `int`, got `str` - at `$.path`" as a key path and what was expected."""
-    text, separator, path = told.partition(" - at `$")
-    key = "options" + path.rstrip("`") if separator else "options"
-    return key, text[0].lower() + text[1:]
+def _option_problem(told: str, plugin: ITransportPlugin) -> tuple[str, str]:
+    """msgspec's words, such as "Expected `int`, got `str` - at `$.path`", as a key and what was expected."""
+    text, _, path = told.partition(" - at `$")
+    key = "options" + path.rstrip("`")
+    field = _FIELD.fullmatch(text)
+    if field is None:
+        return key, text.removeprefix("Expected ")
+    if field[1] == "missing required":
+        return f"{key}.{field[2]}", "a value, which it must have"
+    known = ", ".join(field.name for field in msgspec.structs.fields(plugin.options))
+    return f"{key}.{field[2]}", f"one of the options of {plugin.name}: {known}"
 
 
 def _order(module: PythonModule) -> tuple[bool, str]:

@@ -15,7 +15,7 @@ class CauseTests(SynchronousTestCase):
         self.assertEqual(cause_text(127), "Interworking, unspecified")
 
     def test_every_value_of_the_table(self) -> None:
-        """Q.850 names 71 values between 1 and 127, and none outside."""
+        """The table has 71 entries, from 1 to 127."""
         named = [cause for cause in range(-1, 200) if cause_text(cause)]
         self.assertEqual((named[0], named[-1]), (1, 127))
         self.assertEqual(len(named), 71)

@@ -1,0 +1,112 @@
+"""The guards around a connection, where the HTTP transport's tests do not reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet import error
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import URI, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
+from twisted.web.error import SchemeNotSupported
+
+from cubehook.net.agent import Phase, WebhookAgent, _Guard, platform_tls
+from cubehook.net.egress import BlockedError, EgressPolicy
+from cubehook.net.failures import explain
+from cubehook.records import ErrorClass
+
+
+class GuardTests(SynchronousTestCase):
+    def test_an_address_is_checked_again_where_the_socket_is_made(self) -> None:
+        reactor = MemoryReactorClock()
+        guard = _Guard(reactor, EgressPolicy())
+        with self.assertRaises(BlockedError):
+            guard.connectTCP("127.0.0.1", 80, ClientFactory())
+        self.assertEqual(reactor.tcpClients, [])
+        guard.connectTCP("192.0.2.1", 80, ClientFactory())
+        self.assertEqual(len(reactor.tcpClients), 1)
+
+    def test_a_guard_does_nothing_else(self) -> None:
+        guard = _Guard(MemoryReactorClock(), EgressPolicy())
+        with self.assertRaises(TypeError):
+            guard.listenTCP(80, ClientFactory())
+        with self.assertRaises(TypeError):
+            guard.installNameResolver(guard)
+
+
+class AgentTests(SynchronousTestCase):
+    def _agent(self) -> WebhookAgent:
+        return WebhookAgent(MemoryReactorClock(), EgressPolicy(), timeout=5, concurrency=2)
+
+    def test_an_origin_has_one_endpoint(self) -> None:
+        agent = self._agent()
+        first = agent.endpoint(URI.fromBytes(b"http://hook.test/a"))
+        self.assertIs(agent.endpoint(URI.fromBytes(b"http://hook.test/b")), first)
+        self.assertIsNot(agent.endpoint(URI.fromBytes(b"http://hook.test:81/")), first)
+
+    def test_no_scheme_but_http(self) -> None:
+        with self.assertRaises(SchemeNotSupported):
+            self._agent().endpoint(URI.fromBytes(b"ftp://hook.test/"))
+
+    def test_closing_without_connections(self) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self._agent().close()))
+
+    def test_the_platforms_authorities_are_loaded_once(self) -> None:
+        self.assertIs(platform_tls(), platform_tls())
+
+
+def wrapped(kind: Any, *causes: BaseException) -> Failure:
+    return Failure(kind([Failure(cause) for cause in causes]))
+
+
+class ExplainTests(SynchronousTestCase):
+    def _class(self, failure: Failure, phase: Phase = Phase.WAITING) -> ErrorClass | None:
+        explained = explain(failure, phase)
+        return explained[0] if explained is not None else None
+
+    def test_causes_by_class(self) -> None:
+        for cause, expected in (
+            (error.ConnectionRefusedError(), ErrorClass.CONNECTION_REFUSED),
+            (error.NoRouteError(), ErrorClass.CONNECTION_REFUSED),
+            (error.ConnectBindError(), ErrorClass.CONNECTION_REFUSED),
+            (error.ConnectError(), ErrorClass.CONNECTION_REFUSED),
+            (error.TimeoutError(), ErrorClass.TIMEOUT),
+            (error.TCPTimedOutError(), ErrorClass.TIMEOUT),
+            (error.DNSLookupError(), ErrorClass.DNS),
+            (error.UnknownHostError(), ErrorClass.DNS),
+            (error.ConnectionLost(), ErrorClass.CONNECTION_LOST),
+            (error.ConnectionDone(), ErrorClass.CONNECTION_LOST),
+            (SSL.Error([("SSL routines", "", "some reason")]), ErrorClass.TLS),
+            (SSL.SysCallError(-1, "Unexpected EOF"), ErrorClass.TLS),
+            (SSL.ZeroReturnError(), ErrorClass.TLS),
+            (BlockedError("a rule", "127.0.0.1"), ErrorClass.BLOCKED),
+        ):
+            self.assertEqual(self._class(Failure(cause)), expected, cause)
+            for kind in (ResponseNeverReceived, ResponseFailed, RequestTransmissionFailed):
+                self.assertEqual(self._class(wrapped(kind, cause)), expected, cause)
+
+    def test_the_cause_goes_before_the_loss_of_the_connection(self) -> None:
+        tls = SSL.Error([("SSL routines", "", "wrong version number")])
+        explained = explain(wrapped(ResponseNeverReceived, error.ConnectionLost(), tls), Phase.HANDSHAKE)
+        self.assertEqual(explained and explained[0], ErrorClass.TLS)
+        self.assertIn("does not speak TLS", explained[1] if explained else "")
+
+    def test_a_connection_lost_in_the_handshake_is_tls(self) -> None:
+        lost = wrapped(ResponseNeverReceived, error.ConnectionLost())
+        self.assertEqual(self._class(lost, Phase.HANDSHAKE), ErrorClass.TLS)
+
+    def test_a_bug_is_not_the_receivers(self) -> None:
+        self.assertIsNone(self._class(Failure(ZeroDivisionError())))
+
+    def test_a_cancellation_is_raised_as_one(self) -> None:
+        for failure in (
+            Failure(CancelledError()),
+            wrapped(ResponseNeverReceived, CancelledError()),
+            Failure(error.ConnectingCancelledError(None)),
+        ):
+            with self.assertRaises(CancelledError):
+                explain(failure, Phase.WAITING)

@@ -1,0 +1,242 @@
+"""Finding transports among good and bad plugin modules, and checking webhooks against them."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import Any
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+import cubehook.plugins
+from cubehook.config import Webhook
+from cubehook.interfaces import ITransport, ITransportPlugin, Outbound, Sent
+from cubehook.transports.http import HttpTransport
+from cubehook.transports.registry import check_webhook, create, find_transports
+from tests.transports.support import context_for
+
+GOOD = """
+    import msgspec
+    from zope.interface import implementer
+    from cubehook.interfaces import ITransportPlugin
+
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        queue: str
+
+    @implementer(ITransportPlugin)
+    class Plugin:
+        name = "amqp"
+        description = "to a queue"
+        options = Options
+        def check(self, webhook, options):
+            return []
+        def create(self, webhook, options, context):
+            return object()
+
+    plugin = Plugin()
+"""
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True):
+    queue: str
+    depth: int = 1
+
+
+@implementer(ITransport)
+class Transport:
+    async def start(self) -> None:
+        pass
+
+    async def deliver(self, outbound: Outbound) -> Sent:
+        return Sent(delivered=True)
+
+    async def stop(self) -> None:
+        pass
+
+
+@implementer(ITransportPlugin)
+class Plugin:
+    name = "amqp"
+    description = "to a queue"
+    options = Options
+    made: Any = Transport
+
+    def check(self, webhook: Webhook, options: Any) -> list[tuple[str, str]]:
+        return [("options.queue", "a queue that exists")] if options.queue == "none" else []
+
+    def create(self, webhook: Webhook, options: Any, context: Any) -> Any:
+        return self.made()
+
+
+class FindTests(SynchronousTestCase):
+    _numbers = itertools.count()
+
+    def _package(self, **modules: str) -> ModuleType:
+        """A plugin package of its own, with `modules` beside ours."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        name = f"cubehook_test_plugins_{next(self._numbers)}"
+        package = folder / name
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        for module, text in modules.items():
+            (package / f"{module}.py").write_text(dedent(text))
+        sys.path.insert(0, str(folder))
+        self.addCleanup(sys.path.remove, str(folder))
+        imported = __import__(name)
+        self.addCleanup(self._forget, name)
+        return imported
+
+    def _forget(self, name: str) -> None:
+        for module in [each for each in sys.modules if each.partition(".")[0] == name]:
+            del sys.modules[module]
+
+    def test_our_own(self) -> None:
+        found, problems = find_transports()
+        self.assertEqual((list(found), problems), (["http", "jsonl"], []))
+        for plugin in found.values():
+            self.assertTrue(plugin.description)
+            self.assertTrue(plugin.options.__doc__)
+
+    def test_a_strangers(self) -> None:
+        found, problems = find_transports(self._package(stranger=GOOD))
+        self.assertEqual((list(found), problems), (["amqp"], []))
+
+    def test_broken_modules_are_named_and_hurt_nobody(self) -> None:
+        found, problems = find_transports(
+            self._package(
+                a_good=GOOD,
+                b_syntax="def (:",
+                c_import="import no_such_module_anywhere",
+                d_raises="raise SystemError('on\\nimport')",
+                e_empty="",
+            )
+        )
+        self.assertEqual(list(found), ["amqp"])
+        self.assertEqual(len(problems), 3)
+        for problem, module, words in zip(
+            problems,
+            ("b_syntax", "c_import", "d_raises"),
+            ("SyntaxError", "no_such_module_anywhere", "SystemError: on import"),
+            strict=True,
+        ):
+            self.assertIn(f".{module} cannot be imported", problem)
+            self.assertIn(words, problem)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_name_that_is_taken(self) -> None:
+        found, problems = find_transports(self._package(first=GOOD, second=GOOD))
+        self.assertEqual(list(found), ["amqp"])
+        [problem] = problems
+        self.assertIn(".second.plugin is not used", problem)
+        self.assertIn("'amqp' is taken by", problem)
+        self.assertIn(".first.plugin", problem)
+
+    def test_ours_keep_their_names(self) -> None:
+        ours = "from cubehook.plugins.cubehook_transports import http"
+        thief = GOOD.replace('"amqp"', '"http"')
+        found, problems = find_transports(self._package(aaa=thief, cubehook_transports=ours))
+        self.assertIs(found["http"], find_transports()[0]["http"])
+        self.assertEqual(len(problems), 1)
+
+    def test_what_does_not_keep_to_the_interface(self) -> None:
+        for old, new in (
+            ('name = "amqp"', ""),
+            ('name = "amqp"', "name = 7"),
+            ('description = "to a queue"', "description = None"),
+            ("options = Options", "options = dict"),
+            ("def check(self, webhook, options)", "def check(self)"),
+            ("def create(", "def make("),
+        ):
+            found, problems = find_transports(self._package(bad=GOOD.replace(old, new)))
+            self.assertEqual(found, {}, new)
+            self.assertEqual(len(problems), 1, new)
+            self.assertIn(".bad.plugin is not used", problems[0])
+
+    def test_modules_elsewhere_on_the_path_are_found_and_no_reactor_is_installed(self) -> None:
+        root = Path(self.mktemp()).absolute()
+        folder = root / "cubehook" / "plugins"
+        folder.mkdir(parents=True)
+        (folder / "stranger.py").write_text(dedent(GOOD))
+        script = (
+            "import sys; sys.path.append(sys.argv[1]);"
+            "from cubehook.transports.registry import find_transports;"
+            "found, problems = find_transports();"
+            "print(*found, *problems, 'twisted.internet.reactor' in sys.modules)"
+        )
+        checkout = Path(cubehook.plugins.__path__[0]).parent.parent
+        ran = subprocess.run(
+            [sys.executable, "-c", script, str(root)],
+            capture_output=True,
+            text=True,
+            cwd=checkout,
+            check=True,
+        )
+        self.assertEqual(ran.stdout.split(), ["amqp", "http", "jsonl", "False"])
+
+
+class CheckTests(SynchronousTestCase):
+    plugins = {"amqp": Plugin()}
+
+    def _check(self, **options: object) -> list[tuple[str, str]]:
+        return check_webhook(Webhook(id="q", transport="amqp", options=options), self.plugins)
+
+    def test_good_options(self) -> None:
+        self.assertEqual(self._check(queue="calls", depth=3), [])
+
+    def test_a_transport_that_is_not_installed(self) -> None:
+        [(key, expected)] = check_webhook(Webhook(id="q", transport="kafka"), self.plugins)
+        self.assertEqual(key, "transport")
+        self.assertIn("amqp", expected)
+
+    def test_options_that_do_not_fit(self) -> None:
+        self.assertEqual(self._check(queue="a", depth="x"), [("options.depth", "`int`, got `str`")])
+        self.assertEqual(self._check(), [("options.queue", "a value, which it must have")])
+        self.assertEqual(
+            self._check(queue="a", extra=1), [("options.extra", "one of the options of amqp: queue, depth")]
+        )
+
+    def test_the_plugins_own_check(self) -> None:
+        self.assertEqual(self._check(queue="none"), [("options.queue", "a queue that exists")])
+
+    def test_a_check_that_fails_is_told(self) -> None:
+        class Failing(Plugin):
+            def check(self, webhook: Webhook, options: Any) -> list[tuple[str, str]]:
+                raise ZeroDivisionError("oops")
+
+        webhook = Webhook(id="q", transport="amqp", options={"queue": "a"})
+        [(key, expected)] = check_webhook(webhook, {"amqp": Failing()})
+        self.assertEqual(key, "transport")
+        self.assertIn("ZeroDivisionError: oops", expected)
+
+
+class CreateTests(SynchronousTestCase):
+    def _create(self, plugin: Any, **options: object) -> ITransport:
+        webhook = Webhook(id="q", transport="amqp", options=options or {"queue": "a"})
+        return create(webhook, {"amqp": plugin}, context_for(webhook))
+
+    def test_makes_the_transport(self) -> None:
+        self.assertIsInstance(self._create(Plugin()), Transport)
+        webhook = Webhook(id="crm", url="http://crm.example/")
+        made = create(webhook, find_transports()[0], context_for(webhook))
+        self.assertIsInstance(made, HttpTransport)
+
+    def test_what_keeps_to_no_interface_is_refused(self) -> None:
+        plugin = Plugin()
+        plugin.made = object
+        with self.assertRaises(ValueError) as caught:
+            self._create(plugin)
+        self.assertIn("webhook q: the transport amqp cannot be made", str(caught.exception))
+
+    def test_unknown_transports_and_bad_options(self) -> None:
+        with self.assertRaises(ValueError):
+            self._create(Plugin(), queue=1)
+        webhook = Webhook(id="q", transport="kafka")
+        with self.assertRaises(ValueError):
+            create(webhook, {}, context_for(webhook))
