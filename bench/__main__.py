@@ -59,7 +59,7 @@ async def run(reactor: Any, service: Service, rate: float, seconds: float, warm_
             gateway=Settings(
                 remote_url=service.application_url,
                 listen=f"tcp:{service.gateway}:interface=127.0.0.1",
-                connections=8,
+                connections=64,
             ),
             traffic=Traffic(mix=MIX, rate=rate, hold_seconds=HOLD_SECONDS, seed=int(rate)),
             warm_up=warm_up,

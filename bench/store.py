@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import socket
 import sqlite3
@@ -249,15 +248,21 @@ async def load(reactor: Any, store: Any, seconds: float, rate: int, burn: int) -
     }
 
 
+def _sizes(path: Path) -> tuple[int, int]:
+    """Bytes of the write-ahead log, and of it and the database."""
+    wal = path.with_name(f"{path.name}-wal").stat().st_size
+    return wal, wal + path.stat().st_size
+
+
 async def run_load(reactor: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     bare = await load(reactor, Nothing(), arguments.seconds, arguments.rate, arguments.burn)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         commits: list[float] = []
-        store = Store(Path(folder) / "cubehook.db", reactor, on_commit=commits.append, pace=arguments.pace)
+        path = Path(folder) / "cubehook.db"
+        store = Store(path, reactor, on_commit=commits.append, pace=arguments.pace)
         await store.open()
         found = await load(reactor, store, arguments.seconds, arguments.rate, arguments.burn)
-        wal = os.path.getsize(f"{path}-wal")
-        size = os.path.getsize(path) + wal
+        wal, size = _sizes(path)
         await store.close()
     commits.sort()
     return {

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
 from cubehook.config import Webhook
@@ -92,7 +93,7 @@ class ITransport(Interface):
         """Let go of every connection and file; called once, with no `deliver` under way."""
 
 
-class ITransportPlugin(Interface):
+class ITransportPlugin(IPlugin):
     """
     What a plugin module offers to `twisted.plugin`: a maker of transports.
 

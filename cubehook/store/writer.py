@@ -47,9 +47,9 @@ class Writer:
     Commits items in the order they are handed in.
 
     Commits begin at least `pace` seconds apart: a lone item is written at once, and under load
-    each commit has company.  At most `max_items` items and `max_bytes` bytes are held; past either the writer is `full`, and
-    it is for the caller to hand nothing more in.  `on_degraded` and `on_commit` are called in the
-    reactor's thread.
+    each commit has company.  At most `max_items` items and `max_bytes` bytes are held; past
+    either the writer is `full`, and it is for the caller to hand nothing more in.  `on_degraded`
+    and `on_commit` are called in the reactor's thread.
     """
 
     _log = Logger()

@@ -1,20 +1,21 @@
 """
 Finding transports, checking a webhook against its own, and making it.
 
-The modules of `cubehook.plugins` are walked here rather than by `twisted.plugin.getPlugins`: that logs a
-broken module's traceback, where a configuration check needs its name and the reason in its list of
-problems, and it writes a cache beside the code.
+Plugins are found as `twisted.plugin` finds them: what a module of `cubehook.plugins` offers is kept in
+that package's `dropin.cache`, and a broken module's traceback goes to the log.  What `getPlugins` leaves
+out is added here: the names of those that are broken, and why.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import msgspec
-from twisted.python.modules import PythonModule, getModule
+from twisted.plugin import CachedDropin, getCache
+from twisted.python.modules import getModule
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
@@ -23,6 +24,8 @@ from cubehook.config import Webhook
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin
 
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
+
+_OURS = "cubehook_transports"
 
 
 def find_transports(
@@ -35,15 +38,19 @@ def find_transports(
     told as a problem and left out; the rest are not affected.
     """
     found: dict[str, tuple[str, ITransportPlugin]] = {}
-    problems: list[str] = []
-    for module in sorted(getModule(package.__name__).iterModules(), key=_order):
-        try:
-            loaded = module.load()
-        except Exception as error:
-            problems.append(f"{module.name} cannot be imported: {_told(error)}")
-            continue
-        for attribute, plugin in _plugins_in(loaded):
-            where = f"{module.name}.{attribute}"
+    dropins = getCache(package)
+    problems = _unimportable(package, {dropin.moduleName for dropin in dropins.values()})
+    # Ours first, so that nothing installed later can take over `http`.
+    for dropin in sorted(dropins.values(), key=_order):
+        for cached in dropin.plugins:
+            if not any(provided.isOrExtends(ITransportPlugin) for provided in cached.provided):
+                continue
+            where = f"{dropin.moduleName}.{cached.name}"
+            try:
+                plugin = cached.load()
+            except Exception as error:
+                problems.append(f"{where} is not used: {_told(error)}")
+                continue
             problem = _check_plugin(plugin)
             if problem is None and plugin.name in found:
                 problem = f"the name {plugin.name!r} is taken by {found[plugin.name][0]}"
@@ -52,6 +59,22 @@ def find_transports(
             else:
                 problems.append(f"{where} is not used: {problem}")
     return {name: found[name][1] for name in sorted(found)}, problems
+
+
+def _order(dropin: CachedDropin) -> tuple[bool, str]:
+    return dropin.moduleName.rpartition(".")[2] != _OURS, dropin.moduleName
+
+
+def _unimportable(package: ModuleType, usable: set[str]) -> list[str]:
+    """Which modules of `package` are not in its cache because they cannot be imported, and why."""
+    problems = []
+    for module in sorted(getModule(package.__name__).iterModules(), key=lambda each: each.name):
+        if module.name not in usable:
+            try:
+                module.load()
+            except Exception as error:
+                problems.append(f"{module.name} cannot be imported: {_told(error)}")
+    return problems
 
 
 def check_webhook(webhook: Webhook, plugins: Mapping[str, ITransportPlugin]) -> list[tuple[str, str]]:
@@ -108,17 +131,6 @@ def _option_problem(told: str, plugin: ITransportPlugin) -> tuple[str, str]:
         return f"{key}.{field[2]}", "a value, which it must have"
     known = ", ".join(field.name for field in msgspec.structs.fields(plugin.options))
     return f"{key}.{field[2]}", f"one of the options of {plugin.name}: {known}"
-
-
-def _order(module: PythonModule) -> tuple[bool, str]:
-    # Ours first, so that nothing installed later can take over `http`.
-    return not module.name.endswith(".cubehook_transports"), module.name
-
-
-def _plugins_in(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(module).items():
-        if ITransportPlugin.providedBy(value):
-            yield name, value
 
 
 def _check_plugin(plugin: Any) -> str | None:

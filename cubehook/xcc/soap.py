@@ -1,10 +1,9 @@
 """
 SOAP envelopes and faults, and the one parser that received XML goes through.
 
-The parser is the standard library's expat, not lxml: lxml keeps every element and attribute name it
-ever met for as long as its thread lives, so a peer who invents names fills the memory for good
-(measured with lxml 6.1: 1 MiB lost for each body of 1 MiB).  Expat's own namespace processing stays
-off, as it copies a namespace into the name of every element: the few names that need it are resolved here.
+The parser is lxml's.  Its libxml2 keeps every name it meets for as long as the thread lives, so a
+`NameBudget` stands before it, or a peer who invents names would fill the memory for good; see
+docs/decisions/0003-lxml-and-its-names.md.
 
 Fault shapes and texts: Cisco's API guide, "Fault Messages".
 """
@@ -13,10 +12,12 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, NoReturn
-from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers.expat import ExpatError, ParserCreate
+
+from lxml import etree
+from lxml.etree import _Element as Element
 
 from cubehook.xcc.messages import Fault
 
@@ -33,6 +34,15 @@ MAX_MARKUP = 8192
 
 MAX_DEPTH = 64
 """Elements within one another; real messages have up to nine."""
+
+MAX_NEW_NAMES = 4096
+"""Names beyond the vocabulary, taken over the life of the process: newer routers have a few."""
+
+MAX_NEW_NAME_BYTES = 1 << 18
+"""The bytes of all those names."""
+
+MAX_NAME = 256
+"""Bytes of one name beyond the vocabulary."""
 
 SPACE = " \t\r\n"
 """XML's white space; other characters that Unicode calls space are text."""
@@ -85,6 +95,14 @@ class TooComplexError(SoapError):
 
     status = 413
     word = "too_complex"
+    reason = "Memory exhausted"
+
+
+class NewNamesError(SoapError):
+    """Names that are new, when as many as can be remembered have been taken already."""
+
+    status = 413
+    word = "new_names"
     reason = "Memory exhausted"
 
 
@@ -144,7 +162,6 @@ class Received(NamedTuple):
     """The first element within a SOAP body: a message or a fault."""
 
     element: Element
-    """Its tags are the names as written, prefix included: see `local_name`."""
     name: str
     """Its local name."""
     namespace: str | None
@@ -167,74 +184,213 @@ def parse(body: bytes) -> Received:
             body = body.decode("utf-16").encode()
         except UnicodeDecodeError as error:
             raise MalformedError(f"The message is not UTF-16: {error.reason}") from None
-    if b"\0" in body:
-        # Expat would take it for UTF-16 without a mark, in which the counts below miss what they count.
-        raise MalformedError("The message has NUL characters")
-    if body.count(b"<") > MAX_MARKUP or body.count(b"=") > MAX_MARKUP:
-        raise TooComplexError(f"The message has more than {MAX_MARKUP} pieces of markup")
     root = _tree(body)
-    # No element is deeper than there are end tags.
-    if body.count(b"</") > MAX_DEPTH and _is_deep(root):
-        raise TooComplexError(f"The message has more than {MAX_DEPTH} elements within one another")
-    name = local_name(root.tag)
-    namespace = _namespace(root)
-    if name != "Envelope":
-        raise NotSoapError(f"The outermost element is {name}, not a SOAP Envelope", name)
-    if namespace not in SOAP:
+    body_tag = _BODY_TAGS.get(root.tag)
+    if body_tag is None:
+        namespace, name = _split(root.tag)
+        if name != "Envelope":
+            raise NotSoapError(f"The outermost element is {name}, not a SOAP Envelope", name)
         raise NamespaceError("The envelope is not in the namespace of SOAP 1.2", name)
-    for part in root:
-        if local_name(part.tag) == "Body" and _namespace(part, root) == namespace:
-            for element in part:
-                return Received(element, local_name(element.tag), _namespace(element, part, root))
+    for part in root[:]:
+        if part.tag == body_tag:
+            if len(part):
+                namespace, name = _split(part[0].tag)
+                return Received(part[0], name, namespace)
             raise MissingElementError("Envelope/Body/*")
     raise MissingElementError("Envelope/Body")
 
 
+_BODY_TAGS = {f"{{{namespace}}}Envelope": f"{{{namespace}}}Body" for namespace in SOAP}
+
+# The encoding given here goes before a declared one.
+_PARSER = etree.XMLParser(
+    encoding="utf-8",
+    resolve_entities=False,
+    load_dtd=False,
+    dtd_validation=False,
+    no_network=True,
+    huge_tree=False,
+    recover=False,
+    remove_comments=True,
+    remove_pis=True,
+    collect_ids=False,
+)
+
+_NAMESPACE_ERRORS = frozenset(
+    (
+        etree.ErrorTypes.WAR_NS_URI,
+        etree.ErrorTypes.NS_ERR_XML_NAMESPACE,
+        etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE,
+        etree.ErrorTypes.NS_ERR_QNAME,
+        etree.ErrorTypes.NS_ERR_ATTRIBUTE_REDEFINED,
+        etree.ErrorTypes.NS_ERR_EMPTY,
+        etree.ErrorTypes.NS_ERR_COLON,
+    )
+)
+
+# A tag, or what looks like one, with the white space after it.
+_pieces_of_markup = re.compile(rb"<[^>]*>\s*").findall
+
+
 def _tree(body: bytes) -> Element:
-    # The encoding given here goes before a declared one.
-    parser = ParserCreate("utf-8")
-    parser.buffer_text = True
-    builder = TreeBuilder()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = _refuse_document_type
+    if b"\0" in body:
+        # The counts below would miss what they count in UTF-16 without a mark.
+        raise MalformedError("The message has NUL characters")
+    # The search for pieces would go to the end of the body for each `<` that has no `>` after it.
+    if body.rfind(b"<") > body.rfind(b">"):
+        raise MalformedError("The message ends within a tag")
+    if len(body) > MAX_MARKUP and (body.count(b"<") > MAX_MARKUP or body.count(b"=") > MAX_MARKUP):
+        raise TooComplexError(f"The message has more than {MAX_MARKUP} pieces of markup")
+    markup = _pieces_of_markup(body)
+    # An element of depth n needs n tags before its end, and n after.
+    if len(markup) > 2 * MAX_DEPTH or b"&" in body or not names.is_familiar(markup):
+        names.admit(body, markup)
     try:
-        parser.Parse(body, True)
-    except ExpatError as error:
-        raise MalformedError(f"The message is not well-formed XML: {error}") from None
-    except ValueError:
-        raise MalformedError("The message has characters that are not UTF-8") from None
-    return builder.close()
+        return etree.fromstring(body, _PARSER)
+    except etree.XMLSyntaxError as error:
+        kind = NamespaceError if error.code in _NAMESPACE_ERRORS else MalformedError
+        raise kind(f"The message is not well-formed XML: {error.msg}") from None
 
 
-def _refuse_document_type(*_: object) -> NoReturn:
-    raise ForbiddenError("The message has a document type declaration (<!DOCTYPE), which SOAP forbids")
+VOCABULARY = {
+    *("xmlns", "xmlns:SOAP", "xml:lang", SOAP_12, SOAP_11, XCC, "ServiceException", "XMLParserError"),
+    *("SOAP:Envelope", "SOAP:Header", "SOAP:Body", "SOAP:Fault", "SOAP:Code", "SOAP:Subcode", "SOAP:Value"),
+    *("SOAP:Reason", "SOAP:Text", "SOAP:Detail", "faultcode", "faultstring", "detail"),
+    *("errorCode", "operation", "transactionID", "registrationID", "text"),
+    *("errorXMLDetail", "errorXMLMsg", "errorXMLTag"),
+}
+"""Names, with their prefixes, that cost a budget nothing; the codec adds those of its messages."""
 
 
-def _is_deep(root: Element) -> bool:
-    level = [root]
-    for _ in range(MAX_DEPTH):
-        level = [child for element in level for child in element]
-        if not level:
-            return False
-    return True
+class NameBudget:
+    """
+    Keeps the names that libxml2 is shown, and thereby keeps for ever, to a bounded number.
+
+    A name is what libxml2 keeps: an element's or attribute's name, a namespace, the target of a processing
+    instruction, and a text of 16 to 59 characters that is all white space.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._size = 0
+        # Tags seen in bodies that were admitted.  A body that is made of nothing else but text
+        # cannot show libxml2 anything new, whether it is well-formed or not.
+        self._tags: set[bytes] = set()
+        self._tags_size = 0
+        self.is_familiar = self._tags.issuperset
+
+    def admit(self, body: bytes, markup: Iterable[bytes]) -> None:
+        """
+        Take note of the names in `body`, of which `markup` is the pieces.
+
+        Raises SoapError, and has taken no note, if they are too many or too long, and if `body` is not
+        well-formed, has a document type, or is too deep.
+        """
+        survey = _Survey()
+        survey.read(body)
+        new = survey.names - VOCABULARY - self._names
+        if new:
+            sizes = [len(name.encode()) for name in new]
+            if max(sizes) > MAX_NAME:
+                raise TooComplexError(f"The message has a name or a namespace of more than {MAX_NAME} bytes")
+            size = self._size + sum(sizes)
+            if len(self._names) + len(new) > MAX_NEW_NAMES or size > MAX_NEW_NAME_BYTES:
+                raise NewNamesError(
+                    f"The message has {len(new)} names that are not XCC's, and no more of these can be taken"
+                    " until this service is started again"
+                )
+            self._names |= new
+            self._size = size
+        if survey.is_plain:
+            self._remember(markup)
+
+    def _remember(self, markup: Iterable[bytes]) -> None:
+        for piece in markup:
+            if (
+                piece not in self._tags
+                and len(self._tags) < MAX_NEW_NAMES
+                and self._tags_size + len(piece) <= MAX_NEW_NAME_BYTES
+                and _WHOLE_TAG.fullmatch(piece)
+            ):
+                self._tags.add(piece)
+                self._tags_size += len(piece)
 
 
-def _namespace(element: Element, *around: Element) -> str | None:
-    """The namespace of the element's name; `around` are the elements around it, innermost first."""
-    prefix = element.tag.rpartition(":")[0]
-    declaration = f"xmlns:{prefix}" if prefix else "xmlns"
-    for declaring in (element, *around):
-        namespace = declaring.get(declaration)
-        if namespace is not None:
-            return namespace
-    return None
+names = NameBudget()
+"""The budget of this process."""
+
+
+# Not one that was cut at a `>` within the value of an attribute.
+_WHOLE_TAG = re.compile(rb"""<[^"']*(?:(?:"[^"]*"|'[^']*')[^"']*)*""")
+
+# With a line feed for each character, which libxml2 drops, 59 are 118.
+_white_texts = re.compile(rb">(\s{16,118})(?=<)").findall
+
+
+class _Survey:
+    """
+    What of a body libxml2 would keep, told by expat, which keeps nothing.
+
+    A search for names in the bytes would not do: libxml2 goes on after an error, and keeps names of what
+    is no document at all, where nobody can say what it takes for a name.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.is_plain = True
+        """Whether every `<` begins a tag."""
+        self._depth = self._deepest = 0
+
+    def read(self, body: bytes) -> None:
+        """Raises MalformedError, ForbiddenError and TooComplexError."""
+        parser = ParserCreate("utf-8")
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.ProcessingInstructionHandler = self._instruction
+        parser.CommentHandler = parser.StartCdataSectionHandler = self._not_plain
+        parser.StartDoctypeDeclHandler = self._document_type
+        try:
+            parser.Parse(body, True)
+        except ExpatError as error:
+            raise MalformedError(f"The message is not well-formed XML: {error}") from None
+        except ValueError:
+            raise MalformedError("The message has characters that are not UTF-8") from None
+        if self._deepest > MAX_DEPTH:
+            raise TooComplexError(f"The message has more than {MAX_DEPTH} elements within one another")
+        self.names.update(text.decode() for text in _white_texts(body))
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._deepest = max(self._deepest, self._depth)
+        self.names.add(name)
+        for attribute, value in attributes.items():
+            self.names.add(attribute)
+            if attribute.startswith("xmlns"):
+                self.names.add(value)
+
+    def _end(self, _: str) -> None:
+        self._depth -= 1
+
+    def _instruction(self, target: str, _: str) -> None:
+        self.is_plain = False
+        self.names.add(target)
+
+    def _not_plain(self, *_: object) -> None:
+        self.is_plain = False
+
+    def _document_type(self, *_: object) -> NoReturn:
+        raise ForbiddenError("The message has a document type declaration (<!DOCTYPE), which SOAP forbids")
+
+
+def _split(tag: str) -> tuple[str | None, str]:
+    """Namespace and local name."""
+    namespace, _, name = tag.rpartition("}")
+    return namespace[1:] or None, name
 
 
 def local_name(tag: str) -> str:
-    """An element's name without its prefix."""
-    return tag.rpartition(":")[2]
+    """An element's name without its namespace."""
+    return tag.rpartition("}")[2]
 
 
 def text_of(element: Element) -> str | None:
@@ -409,7 +565,7 @@ def read_fault(element: Element) -> Fault:
                     text = text_of(leaf_element)
                     if text is not None:
                         detail[local_name(leaf_element.tag)] = text
-    code = local_name(code or "Receiver")
+    code = (code or "Receiver").rpartition(":")[2]
     return Fault(
         code=_SOAP_11_CODES.get(code, code),
         subcode=subcode,
