@@ -47,16 +47,17 @@ def judged(call: Call, last: Connection | None) -> tuple[Outcome, int | None]:
     | what was seen | outcome | cause of |
     |---|---|---|
     | anybody answered | answered | the last leg |
-    | the caller hung up (16, 31 or no cause) while an outgoing leg was up, or before there was one | abandoned | the caller's leg |
+    | the caller hung up while an outgoing leg was up, or none existed | abandoned | the caller's leg |
     | outgoing legs ended; the latest whose cause does not mean failed | by its cause | that leg |
     | outgoing legs ended, all failed | failed | the latest of them |
     | the caller's leg ended with a cause | by its cause | the caller's leg |
-    | nothing of the kind, and it rang | missed | - |
-    | nothing of the kind | failed | - |
+    | nothing of the kind, and it rang | missed | none |
+    | nothing of the kind | failed | none |
 
-    "By its cause" is `causes.unanswered_outcome`.  So in a hunt an answered leg wins, then what the
-    last person called did, then what the network did.  A leg of unknown direction counts as outgoing.
-    """  # noqa: E501
+    Hung up is an end with cause 16, 31 or none; "by its cause" is `causes.unanswered_outcome`.  So in a
+    hunt an answered leg wins, then what the last person called did, then what the network did.
+    A leg of unknown direction counts as outgoing.
+    """
     if answered(call):
         return Outcome.ANSWERED, None if last is None else _cause_of_end(call, last)
     rang = call.alerting_at is not None

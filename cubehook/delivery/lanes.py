@@ -731,12 +731,11 @@ class Lanes:
             return
         self._resting.sort()
         while self._resting and self._resident > self._low_water and self._resting[-1][0] > now + _SOON:
-            due, call, lane = self._resting.pop()
+            _, call, lane = self._resting.pop()
             self._drop(lane)
             self._resident -= len(lane.deliveries)
             self._on_disk += len(lane.deliveries)
             self._disk_through = max(self._disk_through, call)
-            self._disk_due = due if self._disk_due is None else min(due, self._disk_due)
         # Sorted is a heap.
         self._evict_not_before = now + int(_READ_SPACING * 1_000_000)
 

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from cubehook.events import Call, CallEvent, Event, Granularity, Micros
-from cubehook.records import Delivery, DeliveryStatus, Registration, RegistrationState
+from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration, RegistrationState
 from cubehook.store.errors import StoreError
 from cubehook.store.schema import (
     PENDING,
@@ -25,6 +25,8 @@ _LANES_AT_ONCE = 64
 
 _payload = msgspec.json.Decoder(CallEvent).decode
 _call = msgspec.json.Decoder(Call).decode
+attempt = msgspec.json.Decoder(Attempt).decode
+"""An attempt from its `detail`."""
 _granularities = {str(granularity): granularity for granularity in Granularity}
 
 READY = (

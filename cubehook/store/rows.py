@@ -8,7 +8,7 @@ Items are made in the reactor's thread, when values are handed in, since values 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
@@ -91,20 +91,15 @@ class Item:
 
     __slots__ = ("done", "result", "size")
 
-    held_is_enough: ClassVar[bool] = False
-    """`done` fires when the item is held in memory, if the database cannot be written."""
-
-    size: int
-    done: Deferred[Any] | None
-    result: object
-
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int = _ITEM_BYTES) -> None:
         self.size = size
-        self.result = None
-        self.done = Deferred()
+        """About how many bytes of memory it takes."""
+        self.result: object = None
+        self.done: Deferred[Any] = Deferred()
+        """Fires with `result` once committed, fails if it never will be."""
 
     def add_to(self, rows: Rows) -> None:
-        """Put this item's rows beside those of the items before it."""
+        """Put this item's rows beside those of the items before it; a plain one has none."""
 
 
 class Accepted(Item):
@@ -157,8 +152,6 @@ class Recorded(Item):
 
     __slots__ = ("_attempt", "_delivery", "_lane", "_standing")
 
-    held_is_enough = True
-
     def __init__(self, attempt: Attempt | None, delivery: Delivery) -> None:
         size = _ITEM_BYTES
         self._attempt: Row | None = None
@@ -191,7 +184,7 @@ class Registered(Item):
 
     def __init__(self, registration: Registration) -> None:
         self._registration = registration
-        super().__init__(_ITEM_BYTES)
+        super().__init__()
 
     def add_to(self, rows: Rows) -> None:
         rows.registrations.append(self._registration)
@@ -204,7 +197,7 @@ class Job(Item):
 
     def __init__(self, work: Callable[[Connection], object]) -> None:
         self.work = work
-        super().__init__(_ITEM_BYTES)
+        super().__init__()
 
 
 def call_row(call: Call) -> Row:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, update
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -78,7 +78,6 @@ class Store:
         self._path = path
         self._reactor = reactor
         self._random_bytes = random_bytes
-        self._max_held_items = max_held_items
         self._lock = sqlite.Lock(path)
         self._engine = sqlite.writer_engine(path)
         self._reader = Reader(sqlite.reader_engine(path, READERS), reactor, READERS)
@@ -91,6 +90,7 @@ class Store:
             max_items=max_held_items,
             max_bytes=max_held_bytes,
         )
+        self._begun = False
         self._open = False
         self.attempts_dropped = 0
         """Attempts whose log was given up because memory was full; their outcome was kept."""
@@ -102,6 +102,7 @@ class Store:
         Raises StoreError: the folder cannot be written, the file is not ours or of a newer
         version, or another process has it open.
         """
+        self._begun = True
         await self._writer.start(self._prepare)
         self._reader.start()
         self._open = True
@@ -129,11 +130,13 @@ class Store:
         Commit what is held and close.
 
         While the database cannot be written this is tried for ten seconds; then what is held
-        is given up, counted in the log, and fails with StoreClosedError.
+        is given up, counted in the log, and fails with StoreClosedError.  Nothing happens to
+        a store that is not open; one that is just opening is closed.
         """
-        if not self._open:
-            return
         self._open = False
+        if not self._begun:
+            return
+        self._begun = False
         await self._reader.stop()
         await self._writer.stop(_CLOSE_PATIENCE)
         self._lock.release()
@@ -190,32 +193,29 @@ class Store:
         """
         See `IDeliveryStore.record`.
 
-        While memory is full only how the delivery stands is kept, not the attempt's log; past
-        twice the bound nothing is, and the event may be sent again after a restart.
+        While memory is full only how the delivery stands is kept, not the attempt's log.  That is
+        little, and there is an end to it: the dispatcher finds nothing new to try meanwhile.
         """
-        writer = self._writer
         kept: Attempt | None = attempt
-        if writer.full:
+        if self._writer.full:
             kept = None
             if not self.attempts_dropped % 1000:
                 self._log.critical(
-                    "Memory is full and the database cannot be written: attempts' logs are dropped "
-                    "({count} so far)",
-                    count=self.attempts_dropped,
+                    "Memory is full and the database cannot be written: the logs of attempts are dropped, "
+                    "{count} so far; how deliveries stand is kept",
+                    count=self.attempts_dropped + 1,
                 )
             self.attempts_dropped += 1
-            if writer.held_items >= 2 * self._max_held_items:
-                return succeed(None)
         try:
             item = Recorded(kept, delivery)
         except Exception:
             return fail(Failure())
-        if writer.degraded:
-            item.done = None
         return self._put(item)
 
     async def pending(self, webhook: str, now: Micros, exclude: Sequence[int], limit: int) -> list[Delivery]:
         """See `IDeliveryStore.pending`; raises StoreError if the database cannot be read."""
+        if self._writer.held_items:
+            await self._put(Item())
         return await self._reader.run(
             partial(queries.pending, webhook=webhook, now=now, exclude=exclude, limit=limit)
         )
@@ -308,11 +308,10 @@ class Store:
         await deferLater(self._reactor, _SWEEP_PAUSE, _ignore)
 
     def _put(self, item: Item) -> Deferred[Any]:
-        done = succeed(None) if item.done is None else item.done
         if not self._open:
             return fail(StoreClosedError("the store is not open"))
         self._writer.put(item)
-        return done
+        return item.done
 
     async def _do(self, work: Callable[[Connection], T]) -> T:
         result: T = await self._put(Job(work))

@@ -79,7 +79,6 @@ class Writer:
         self._flush_soon: IDelayedCall | None = None
         self._trouble = ""
         self._idle: list[Deferred[None]] = []
-        self._closing = False
         self._inbox: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._give_up = Flag()
         self._ended: Deferred[None] = Deferred()
@@ -114,7 +113,6 @@ class Writer:
         Takes at most `patience` seconds; what could not be committed by then fails with
         StoreClosedError.
         """
-        self._closing = True
         self._pace = 0.0
         if self._flush_soon is not None:
             self._flush_soon.reset(0)
@@ -153,14 +151,13 @@ class Writer:
         if len(self._queue) < _GROUP_ITEMS:
             # What is left is no more than any busy moment leaves.
             self._set_degraded(False, "")
+        self._trouble = ""
         self._tell(self._on_commit, seconds)
         for item, failure in refused:
             self._log.failure("The store refuses one item of a group; the others are kept", failure)
-            done, item.done = item.done, None
-            if done is not None:
-                done.errback(failure)
+            item.done.errback(failure)
         for item in group:
-            if item.done is not None:
+            if not item.done.called:
                 item.done.callback(item.result)
         self._go_on()
 
@@ -204,14 +201,8 @@ class Writer:
         if degraded:
             self._log.critical("The store cannot be written; work is held in memory: {reason}", reason=why)
         else:
-            self._trouble = ""
             self._log.warn("The store is written again")
         self._tell(self._on_degraded, degraded, why)
-        if degraded:
-            for item in [*self._group, *self._queue]:
-                if item.held_is_enough and item.done is not None:
-                    done, item.done = item.done, None
-                    done.callback(None)
 
     def _tell(self, hook: Callable[..., None], *arguments: object) -> None:
         try:
@@ -233,12 +224,9 @@ class Writer:
             self._flush_soon.cancel()
             self._flush_soon = None
         self._queue.clear()
-        self._release(self._group)
+        self._release(lost)
         for item in lost:
-            if item.done is not None:
-                item.done.errback(
-                    Failure(StoreClosedError("the store was closed before this could be written"))
-                )
+            item.done.errback(Failure(StoreClosedError("the store was closed before this could be written")))
         self._go_on()
         # The thread may hang for ever; it is left behind.
         self._thread_ended()
@@ -254,27 +242,33 @@ class Writer:
             prepare()
         except Exception:
             self._reactor.callFromThread(started.errback, Failure())
+            self._reactor.callFromThread(self._thread_ended)
             return
         self._reactor.callFromThread(started.callback, None)
         connection: Connection | None = None
-        while (group := self._inbox.get()) is not None:
-            waits = iter(_WAITS)
-            while True:
-                try:
-                    connection = connection or self._engine.connect()
-                    began = monotonic()
-                    refused = _commit(connection, group)
-                except Exception as error:
-                    self._reactor.callFromThread(self._failed, reason(error), is_busy(error))
-                    if self._give_up.wait(next(waits, _WAITS[-1])):
-                        break
-                else:
-                    self._reactor.callFromThread(self._committed, group, refused, monotonic() - began)
-                    break
-        if connection is not None:
-            connection.close()
-        self._engine.dispose()
-        self._reactor.callFromThread(self._thread_ended)
+        try:
+            while (group := self._inbox.get()) is not None:
+                connection = self._persist(connection, group)
+        finally:
+            if connection is not None:
+                connection.close()
+            self._reactor.callFromThread(self._thread_ended)
+
+    def _persist(self, connection: Connection | None, group: list[Item]) -> Connection | None:
+        """Write `group`, however often that has to be tried, unless the writer is told to give up."""
+        waits = iter(_WAITS)
+        while True:
+            try:
+                connection = connection or self._engine.connect()
+                began = monotonic()
+                refused = _commit(connection, group)
+            except Exception as error:
+                self._reactor.callFromThread(self._failed, reason(error), is_busy(error))
+                if self._give_up.wait(next(waits, _WAITS[-1])):
+                    return connection
+            else:
+                self._reactor.callFromThread(self._committed, group, refused, monotonic() - began)
+                return connection
 
 
 def _commit(connection: Connection, group: Sequence[Item]) -> list[tuple[Item, Failure]]:

@@ -141,8 +141,8 @@ def _record(struct: type[msgspec.Struct], elements: dict[str, _Field]) -> _Kind:
 
     def read(element: Element) -> Any:
         values = stand_ins.copy()
-        # A slice is a third faster than iteration.
-        for child in element[:]:
+        # A slice is a third faster than iteration, and unknown to the stubs.
+        for child in element[:]:  # type: ignore[index]
             tag = child.tag
             field = fields.get(tag) or fields.get(soap.local_name(tag))
             if field is not None:
@@ -197,7 +197,7 @@ def _choice(*alternatives: tuple[str, type, _Kind], unknown: bool = False) -> _K
     by_struct = {struct: (element, kind) for element, struct, kind in alternatives}
 
     def read(element: Element) -> Any:
-        for child in element:
+        for child in element[:]:  # type: ignore[index]
             kind = kinds.get(child.tag) or kinds.get(soap.local_name(child.tag))
             if kind is not None:
                 return kind.read(child)
@@ -254,7 +254,12 @@ def _read_words(element: Element) -> tuple[str, ...]:
 
 
 def _read_leaves(element: Element) -> dict[str, str]:
-    return {soap.local_name(child.tag): text for child in element[:] if (text := soap.text_of(child))}
+    values = {}
+    for child in element[:]:  # type: ignore[index]
+        text = child.text
+        if text and (text := text.strip(soap.SPACE)):
+            values[soap.local_name(child.tag)] = text
+    return values
 
 
 def _read_redirect(element: Element) -> Any:
@@ -487,6 +492,36 @@ _BY_NAME = {struct.__name__: kind for struct, kind in _MESSAGES.items()} | {
     # Its name in older releases.
     "NotifyXccStatus": _MESSAGES[xcc.NotifyXccProviderStatus],
 }
+
+
+# What stands within statsData and jitterData, and what newer releases are known to add.
+soap.VOCABULARY.update(
+    {
+        "callDuration",
+        "TxPacketsCount",
+        "TxBytesCount",
+        "TxDurationMSec",
+        "TxVoiceDurationMSec",
+        "RxPacketsCount",
+        "RxBytesCount",
+        "RxDurationMSec",
+        "RxVoiceDurationMSec",
+        "roundTripDelayMSec",
+        "onTimeRvPlayMSec",
+        "gapFillWithPredictionMSec",
+        "gapFillWithInterpolationMSec",
+        "gapFillWithRedundancyMSec",
+        "lostPacketsCount",
+        "earlyPacketsCount",
+        "latePacketsCount",
+        "receiveDelayMSec",
+        "loWaterPlayoutDelayMSec",
+        "hiWaterPlayoutDelayMSec",
+        "Crypto",
+        "mediaForkingReason",
+    },
+    _BY_NAME,
+)
 
 
 def _read_unknown(element: Element) -> xcc.UnknownMessage:

@@ -54,6 +54,7 @@ class UriTests(SynchronousTestCase):
             "sip:%2B12512501663@192.0.2.10",
             '"Front desk" <sip:+12512501663@192.0.2.10>;tag=1',
             "<tel:+12512501663>",
+            "tel:%2B12512501663",
             "+12512501663@192.0.2.10",
         ):
             self.assertEqual(read(uri, "URI"), "+12512501663", uri)
@@ -98,6 +99,11 @@ class NationalTests(SynchronousTestCase):
         for addr in ("1001", "911", "112", "116117", "*67", "#31#", "*672512501663"):
             for region in ("US", "DE", None):
                 self.assertEqual(read(addr, "E164", region), addr)
+
+    def test_extensions_that_are_numbers_somewhere(self) -> None:
+        """61234 is a subscriber's number in Finland, 6834000 one on Niue; here they are just short."""
+        self.assertEqual(read("61234", "E164", "FI"), "61234")
+        self.assertEqual(read("6834000", "E164", "US"), "6834000")
 
     def test_national_form_before_international(self) -> None:
         """In Minnesota 507 234 5678 is dialled as it stands; with a + it would be in Panama."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.calls import tracker
@@ -93,6 +95,10 @@ class AnsweredTests(TrackerTestCase):
         self.assertFalse(end.inferred)
         self.assertEqual(end.direction, Direction.INCOMING)
         self.assertEqual(end.guid, GUID)
+
+    def test_cause_of_the_other_leg_when_the_last_has_none(self) -> None:
+        end = self.ended(*TALKING, ("o", disconnected(31)), ("i", disconnected(None)))
+        self.assertEqual(end.disconnect_cause, 31)
 
     def test_nothing_of_the_end_before_it(self) -> None:
         self.gateway.play(*TALKING)
@@ -566,6 +572,29 @@ class DisorderTests(TrackerTestCase):
         self.assertEqual(self.gateway.hear("o", disconnected()), [])
         self.assertEqual(len(self.gateway.calls()), 1)
 
+    def test_callid_of_a_call_ended_long_ago(self) -> None:
+        self.gateway.play(*TALKING, ("i", disconnected()))
+        self.gateway.wait(40)
+        self.assertEqual(self.gateway.play(("x", alerting), ("x", disconnected())), [A, D])
+        self.assertEqual(len(self.gateway.calls()), 2)
+
+    def test_every_order(self) -> None:
+        """However the words of a call are shuffled, it is told once, in order, and closed without help."""
+        words: tuple[tuple[str, xcc.ConnectionEvent], ...] = (
+            ("i", created("in")),
+            ("o", created("out")),
+            ("o", alerting),
+            ("o", connected("out")),
+            ("o", disconnected()),
+            ("i", disconnected()),
+        )
+        for order in itertools.permutations(words):
+            self.setUp()
+            states = self.gateway.play(*order)
+            self.assertEqual(states, [state for state in (A, C, D) if state in states], order)
+            self.assertEqual((states[-1:], self.gateway.tracker.active), ([D], 0), order)
+            self.assertFalse(self.gateway.call().inferred)
+
     def test_memory_of_ended_calls_is_bounded(self) -> None:
         self.patch(tracker, "ENDED_KEPT_MOST", 3)
         for number in range(5):
@@ -616,6 +645,12 @@ class ReuseTests(TrackerTestCase):
         self.gateway.play(("o", connected("out", CALLER, CALLED, OTHER_GUID)))
         self.gateway.wait(60)
         self.assert_begins_anew("n", created("in"), [D])
+
+    def test_late_incoming_leg_with_the_same_guid(self) -> None:
+        self.gateway.play(("o", connected("out")))
+        self.gateway.wait(60)
+        self.assertEqual(self.gateway.play(("i", created("in"))), [])
+        self.assertEqual(len(self.gateway.call().connections), 2)
 
     def test_incoming_leg_told_a_little_late(self) -> None:
         """Legs of one call may differ in guid."""

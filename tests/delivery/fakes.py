@@ -54,11 +54,13 @@ class MemoryStore:
     """
     Commits in order, each write `latency()` seconds after it came; `away` stalls all commits.
 
-    Reads see what was written before them, and answer a while after they looked.
+    Reads look some time after what was written before them is committed, and answer later still.
     """
 
     def __init__(self, clock: Clock, latency: Callable[[], float] = lambda: 0.0) -> None:
         self.clock = clock
+        self.answering: Deferred[None] | None = None
+        """Reads wait for it before they answer."""
         self.latency = latency
         self.away = False
         self.broken_reads = 0
@@ -69,7 +71,6 @@ class MemoryStore:
         self.disabled: dict[str, str] = {}
         self.settled: list[tuple[int, str]] = []
         self.reads: list[tuple[str, int]] = []
-        self.answer = self.answer_later
         self._writes: list[tuple[Callable[[], None], Deferred[None]]] = []
         self._pending_commit = False
 
@@ -125,20 +126,26 @@ class MemoryStore:
 
         return self._write(commit)
 
-    async def _read(self) -> None:
+    async def look(self) -> None:
+        """What was written before is committed, and a while later the reader looks."""
         await self._write(lambda: None)
+        seconds = self.latency()
+        if seconds:
+            await deferLater(self.clock, seconds)
 
-    async def answer_later(self) -> None:
+    async def _answer(self) -> None:
         if self.broken_reads:
             self.broken_reads -= 1
             raise OSError("the disk cannot be read")
+        if self.answering is not None:
+            await self.answering
         seconds = self.latency()
         if seconds:
             await deferLater(self.clock, seconds)
 
     async def pending(self, webhook: str, now: Micros, exclude: Sequence[int], limit: int) -> list[Delivery]:
         self.reads.append((webhook, limit))
-        await self._read()
+        await self.look()
         calls: dict[int, list[Delivery]] = {}
         for row in sorted(self.rows.values(), key=lambda row: row.id):
             if row.webhook == webhook and row.status is DeliveryStatus.PENDING:
@@ -148,18 +155,19 @@ class MemoryStore:
         for rows in sorted(due, key=lambda rows: rows[0].due_at):
             if len(found) >= limit:
                 break
-            found += [copy.copy(row) for row in rows]
-        await self.answer()
+            # Nothing is promised about the order within a call.
+            found += [copy.copy(row) for row in reversed(rows)]
+        await self._answer()
         return found
 
     async def next_due(self, webhook: str, after: Micros) -> Micros | None:
-        await self._read()
+        await self.look()
         dues = [
             row.due_at
             for row in self.rows.values()
             if row.webhook == webhook and row.status is DeliveryStatus.PENDING and row.due_at > after
         ]
-        await self.answer()
+        await self._answer()
         return min(dues, default=None)
 
     async def disable_webhook(self, webhook: str, reason: str, at: Micros) -> None:

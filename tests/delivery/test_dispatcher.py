@@ -536,14 +536,14 @@ class FaultTests(SynchronousTestCase):
         receiver = Scripted(always(OK))
         desk = Desk((webhook(), receiver), window=2).start()
         desk.store.refuse_records = desk.store.refuse_settling = True
-        desk.calls(1)
+        desk.calls(5)
         desk.store.refuse_records = False
-        self.assertEqual(2, len(self.flushLoggedErrors(ValueError)))
+        self.assertEqual(10, len(self.flushLoggedErrors(ValueError)))
         desk.store.latency = lambda: 0.01
         desk.calls(20)
         desk.advance(30)
-        self.assertEqual(21, len(receiver.sent))
-        self.assertEqual(21, len(set(receiver.ids)))
+        self.assertEqual(25, len(receiver.sent))
+        self.assertEqual(25, len(set(receiver.ids)))
 
     def test_a_disk_that_cannot_be_read_is_read_again(self) -> None:
         receiver = Scripted(always(OK))
@@ -776,39 +776,115 @@ class WindowTests(SynchronousTestCase):
         desk = Desk((webhook(), receiver), window=2)
         call = desk.call()
         desk.happens(desk.event(call, 1))
-        desk.store.latency = lambda: 0.2
+        desk.store.answering = answering = Deferred[None]()
         desk.start()
-        desk.advance(0.25)
-        desk.store.latency = lambda: 0.0
         desk.happens(desk.event(call, 2))
-        desk.advance(0.4)
+        desk.store.answering = None
+        answering.callback(None)
         self.assertEqual([1, 2], [outbound.event.payload.sequence for outbound in receiver.sent])
 
-    def test_a_call_done_during_a_read_is_not_sent_twice(self) -> None:
-        """The read saw the call committed; when it answers, the call has come and gone in memory."""
+    def seen_and_sent(self) -> tuple[Desk, Scripted, Deferred[None]]:
+        """
+        A call is under way, and a read that has seen it pending answers when told.
+
+        The read looks for another call, whose retry has become due on disk.
+        """
         receiver = Scripted(script(FAILED))
         desk = Desk((webhook(retry=(3600.0,), jitter=0.0), receiver), window=1).start()
-        desk.calls(1)
-        desk.calls(1)
-        desk.advance(3599)
-        self.assertEqual(2, len(receiver.sent))
-        answered: Deferred[None] = Deferred()
-        looked: Deferred[None] = Deferred()
+        desk.calls(2)
+        desk.advance(3599.9)
+        event = desk.event(desk.call())
+        desk.store.latency = lambda: 0.3
+        desk.store.answering = answering = Deferred[None]()
+        desk.advance(0.5)
+        receiver.answer = None
+        desk.store.latency = lambda: 0.0
+        desk.happens(event)
+        desk.advance(0.5)
+        self.assertEqual((3, 1), (len(receiver.sent), len(receiver.open)))
+        return desk, receiver, answering
 
-        async def answer() -> None:
-            looked.callback(None)
-            await answered
+    def test_a_call_done_during_a_read_is_not_sent_twice(self) -> None:
+        desk, receiver, answering = self.seen_and_sent()
+        receiver.open[0].callback(OK)
+        self.assertEqual(0, desk.dispatcher.status("crm").in_flight)
+        answering.callback(None)
+        self.assertEqual(2, receiver.sent[-1].attempt)
+        self.assertEqual((4, 1), (len(receiver.sent), len(receiver.open)))
 
-        desk.store.answer = answer
-        desk.advance(2)
-        self.successResultOf(looked)
-        desk.store.answer = desk.store.answer_later
-        fresh = desk.event(desk.call())
-        desk.happens(fresh)
-        self.assertIs(fresh, receiver.sent[-1].event)
-        answered.callback(None)
+    def test_a_call_under_way_during_a_read_is_not_sent_twice(self) -> None:
+        desk, receiver, answering = self.seen_and_sent()
+        answering.callback(None)
+        self.assertEqual((4, 2), (len(receiver.sent), len(receiver.open)))
+        receiver.open[0].callback(OK)
+        receiver.open[0].callback(OK)
         desk.advance(10)
         self.assertEqual(4, len(receiver.sent))
+        self.assertEqual(3, len(set(receiver.ids)))
+
+    def test_new_calls_queue_up_behind_those_on_disk(self) -> None:
+        receiver = Scripted()
+        desk = Desk((webhook(concurrency=1), receiver), window=2).start()
+        before = desk.calls(4)
+        desk.store.latency = lambda: 0.1
+        receiver.open[0].callback(OK)
+        desk.advance(0.15)
+        after = desk.calls(2)
+        for _ in range(6):
+            desk.advance(1.0)
+            if receiver.open:
+                receiver.open[0].callback(OK)
+        self.assertEqual([each.event.payload.event_id for each in before + after], receiver.ids)
+
+    def test_an_old_call_waiting_on_disk_keeps_its_order_in_a_new_life(self) -> None:
+        desk = Desk((webhook(retry=(60.0,), jitter=0.0), Scripted(always(FAILED)))).start()
+        call = desk.call()
+        desk.happens(desk.event(call, 1))
+        self.successResultOf(Deferred.fromCoroutine(desk.dispatcher.stop(1.0)))
+        receiver = Scripted(always(OK))
+        life = Desk((webhook(), receiver), clock=desk.clock, store=desk.store, ids=desk.ids).start()
+        life.happens(life.event(call, 2))
+        self.assertEqual([], receiver.sent)
+        life.advance(62)
+        self.assertEqual([1, 2], [outbound.event.payload.sequence for outbound in receiver.sent])
+
+    def test_an_evicted_call_keeps_its_order(self) -> None:
+        receiver = Scripted(script(*[FAILED] * 3))
+        desk = Desk((webhook(retry=(60.0,), jitter=0.0), receiver), window=2).start()
+        old = desk.call()
+        desk.happens(desk.event(old, 1))
+        life = Desk(
+            (webhook(retry=(60.0,), jitter=0.0), receiver),
+            window=2,
+            clock=desk.clock,
+            store=desk.store,
+            ids=desk.ids,
+        ).start()
+        self.successResultOf(Deferred.fromCoroutine(desk.dispatcher.stop(0.0)))
+        first, second = life.calls(2)
+        life.happens(life.event(old, 2))
+        self.assertEqual(1, life.dispatcher.status("crm").resident)
+        for delivery in (first, second):
+            life.happens(life.event(delivery.event.call, 2))
+        life.advance(30)
+        self.assertEqual([1, 1, 1], [out.event.payload.sequence for out in receiver.sent])
+        life.advance(35)
+        for call in (old, first.event.call, second.event.call):
+            self.assertEqual(
+                [1, 1, 2], [out.event.payload.sequence for out in receiver.sent if out.event.call == call]
+            )
+
+    def test_the_longest_waits_make_room_first(self) -> None:
+        waits = [10.0, 20.0, 300.0, 30.0, 400.0, 500.0]
+        chances = [wait / 1000 for wait in waits] + [0.0] * 99
+        receiver = Scripted(script(*[FAILED] * 6))
+        desk = Desk(
+            (webhook(retry=(500.0,), jitter=1.0), receiver), window=6, chance=lambda: chances.pop(0)
+        ).start()
+        desk.calls(6)
+        desk.calls(1)
+        resident = desk.dispatcher._lanes["crm"]._resting
+        self.assertEqual([10.0, 20.0, 30.0], sorted((due - desk.now()) / 1e6 for due, _, _ in resident))
 
     def test_what_was_read_before_it_was_announced_is_sent_once(self) -> None:
         receiver = Scripted()

@@ -78,7 +78,7 @@ class Process(ProcessProtocol):
         else:
             entry = (compiled, start, waiting)
             self._waiting.append(entry)
-            waiting.addTimeout(patience, reactor)
+            _ = waiting.addTimeout(patience, reactor)
 
             def give_up(failure: Failure) -> Failure:
                 if entry in self._waiting:
@@ -86,7 +86,7 @@ class Process(ProcessProtocol):
                     raise AssertionError(f"{pattern!r} was not seen in {patience} s in:\n{self.text}")
                 return failure
 
-            waiting.addErrback(give_up)
+            _ = waiting.addErrback(give_up)
         return waiting
 
     def ended(self) -> Deferred[None]:
@@ -96,19 +96,20 @@ class Process(ProcessProtocol):
             over.callback(None)
         else:
             self._over.append(over)
-            over.addTimeout(PATIENCE, reactor)
+            _ = over.addTimeout(PATIENCE, reactor)
         return over
 
     def send(self, number: int) -> None:
         """Send a signal, if the process still lives."""
         if not self._ended:
-            self.transport.signalProcess(number)  # type: ignore[union-attr,arg-type]
+            self.transport.signalProcess(number)  # type: ignore[union-attr]
 
-    async def stop(self) -> int | None:
-        """End it in an orderly way; its exit status."""
-        self.send(signal.SIGTERM)
+    async def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it by a signal, and see that it stopped in an orderly way (twistd then ends by that signal)."""
+        self.send(number)
         await self.ended()
-        return self.exit_code
+        if self.signal != number or "cubehook has stopped" not in self.text:
+            raise AssertionError(f"it did not stop as it should (status {self.exit_code}):\n{self.text}")
 
     async def kill(self) -> None:
         """SIGKILL it, and wait until it is gone."""
