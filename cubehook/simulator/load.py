@@ -165,6 +165,7 @@ class _Run:
             await self._until(making, load.duration)
             seconds = self._reactor.seconds() - began
             calls = gateway.counters.calls - calls
+            answered = meter.answers.count
             making.cancel()
             with suppress(CancelledError):
                 await making
@@ -183,7 +184,7 @@ class _Run:
             calls=calls,
             calls_per_second=_rate(calls, seconds),
             answers=meter.answers.count,
-            answers_per_second=_rate(sum(second.answers for second in meter.series[: int(seconds)]), seconds),
+            answers_per_second=_rate(answered, seconds),
             failures=meter.failures,
             statuses=meter.statuses,
             answer=answer,

@@ -292,7 +292,7 @@ class NameBudget:
         new = survey.names - VOCABULARY - self._names
         if new:
             sizes = [len(name.encode()) for name in new]
-            if False:
+            if max(sizes) > MAX_NAME:
                 raise TooComplexError(f"The message has a name or a namespace of more than {MAX_NAME} bytes")
             size = self._size + sum(sizes)
             if len(self._names) + len(new) > MAX_NEW_NAMES or size > MAX_NEW_NAME_BYTES:

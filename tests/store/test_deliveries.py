@@ -7,7 +7,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine, update
 from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.pool import StaticPool
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -266,9 +268,6 @@ class ModelTests(SynchronousTestCase):
 
 
 def schema_in_memory() -> Any:
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
-
     engine = create_engine(
         "sqlite://",
         creator=lambda: sqlite3.connect(":memory:", isolation_level=None),
@@ -311,7 +310,7 @@ class PlanTests(SynchronousTestCase):
 
     def test_lanes_are_looked_up(self) -> None:
         self.assertEqual(
-            self.plan_of(queries.LANES.params(calls=[1, 2, 3])),
+            self.plan_of(queries.LANES.params(calls=[1, 2, 3], webhook="crm")),
             [
                 "SEARCH deliveries USING INDEX deliveries_pending (call=? AND webhook=?)",
                 "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)",
@@ -330,7 +329,5 @@ class PlanTests(SynchronousTestCase):
                     self.assertFalse(step.startswith(f"SCAN {table}"), f"{name}: {step}")
 
     def test_a_statement_with_other_parameters_is_refused(self) -> None:
-        from sqlalchemy import update
-
         with self.assertRaises(ValueError):
             ManyRows(update(schema.deliveries).values(status="failed"))

@@ -175,6 +175,7 @@ class ParseTests(SynchronousTestCase):
         for name in ("a" * long, "\U0001f600" * (long // 4)):
             self.refused(f"<{name}".encode(), soap.MalformedError)
         self.refused(b"<a b='" + b"x" * long, soap.MalformedError)
+        self.refused(b"<" * 8000 + b"x" * long, soap.MalformedError)
 
     def test_a_long_name(self) -> None:
         self.accepted(xcc(f"<{'a' * soap.MAX_NAME}/>"))
@@ -326,6 +327,8 @@ class NameBudgetTests(SynchronousTestCase):
         grown = {}
         for sort in SORTS:
             self.patch(soap, "names", soap.NameBudget())
+            # The tags around are known then, so that only what is within can be refused.
+            self.assertIsNone(self.read(xcc("<a></a>")))
             bodies = [invented(sort, number) for number in range(30)]
             for body in bodies[:10]:
                 self.read(body)
