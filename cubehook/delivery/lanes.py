@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import config
+from cubehook.delivery.breaker import Breaker
 from cubehook.delivery.deadlines import Deadlines
 from cubehook.delivery.payload import CONTENT_TYPE, Renderer
 from cubehook.delivery.schedule import LONGEST_HOLD, wait_after
@@ -43,11 +44,8 @@ TIMEOUT_MARGIN = 2.0
 OWN_HOLD = 60.0
 """Seconds; the longest hold of a receiver that asked for one without saying how long."""
 
-FAILING_AFTER = 100
-"""Failures in a row after which a webhook's attempts are spaced."""
-
 FAILING_SPACING = 0.05
-"""Seconds between attempts then: a dead receiver must not eat the others' CPU."""
+"""Seconds between attempts at a receiver that fails again and again."""
 
 _TURN = 100
 """Attempts started before the reactor gets a turn, should the transport never wait."""
@@ -170,7 +168,7 @@ class Lanes:
         self._jitter = defaults.jitter if webhook.jitter is None else webhook.jitter
         self.longest_attempt = self._timeout + TIMEOUT_MARGIN
         """Seconds after which an attempt is cancelled."""
-        self._concurrency = defaults.concurrency if webhook.concurrency is None else webhook.concurrency
+        self._breaker = Breaker(defaults.concurrency if webhook.concurrency is None else webhook.concurrency)
 
         self.wanted = webhook.enabled
         """Whether new events may be meant for this webhook."""
@@ -188,11 +186,6 @@ class Lanes:
             means.reactor, self.longest_attempt, self._flight_overdue
         )
         self._recording: Deadlines[_Flight] = Deadlines(means.reactor, RECORD_SECONDS, self._record_overdue)
-        self._limit = 0
-        """Attempts that may be under way now: 0 while held, 1 for the trial after a hold."""
-        self._held_until: Micros | None = None
-        self._failures = 0
-        """Attempts failed in a row."""
         self._spacing: IDelayedCall | None = None
         self._pumping = False
         self._next_turn: IDelayedCall | None = None
@@ -240,7 +233,6 @@ class Lanes:
         if self._closing:
             return
         self._problem = None
-        self._limit = self._concurrency
         self._disk_through = self._means.ids.next(self._means.now())
         self._refill()
 
@@ -257,7 +249,6 @@ class Lanes:
         """
         self._closing = True
         self._problem = "stopped"
-        self._limit = 0
         if self._starting is not None:
             self._starting.cancel()
         if self._read_done is not None:
@@ -311,7 +302,7 @@ class Lanes:
             pending=self._resident + self._on_disk,
             resident=self._resident,
             in_flight=len(self._flights),
-            held_until=self._held_until,
+            held_until=self._breaker.held_until,
             problem=self._problem,
         )
 
@@ -328,9 +319,9 @@ class Lanes:
                 self._resident += 1
         elif (
             self._problem is None
-            and not self._behind
             and call > self._disk_through
             and self._resident < self._window
+            and not (self._behind and self._disk_answers())
         ):
             self._lanes[call] = lane = _Lane(call, deque((delivery,)))
             self._resident += 1
@@ -346,22 +337,31 @@ class Lanes:
             else:
                 self._refill()
 
+    def _disk_answers(self) -> bool:
+        """
+        Whether what is on disk will soon be read.
+
+        If not, the store cannot commit, and new calls go on from memory instead of behind the old.
+        """
+        return not self._reading or self._means.now() < self._read_at + int(RECORD_SECONDS * 1_000_000)
+
     # Sending
 
     def _pump(self) -> None:
         """Start what may be started."""
-        if self._pumping:
+        if self._pumping or self._problem is not None:
             return
         self._pumping = True
         turn = _TURN
+        breaker = self._breaker
         try:
-            while self._ready and len(self._flights) < self._limit and self._spacing is None:
+            while self._ready and len(self._flights) < breaker.limit and self._spacing is None:
                 if not turn:
                     if self._next_turn is None:
                         self._next_turn = self._means.reactor.callLater(0, self._take_turn)
                     break
                 turn -= 1
-                if self._failures >= FAILING_AFTER:
+                if breaker.failing:
                     self._spacing = self._means.reactor.callLater(FAILING_SPACING, self._spaced)
                 self._send(self._ready.popleft())
         finally:
@@ -443,7 +443,7 @@ class Lanes:
         delivery.attempts += 1
         if sent.delivered:
             delivery.status = DeliveryStatus.DELIVERED
-            self._failures = 0
+            self._breaker.answered()
         elif sent.gone:
             delivery.due_at = now
         else:
@@ -472,7 +472,7 @@ class Lanes:
             recorded = fail(Failure())
         if sent.gone and not sent.delivered:
             self._disable(sent, now)
-        elif self._limit == 1 and self._held_until is not None and (sent.delivered or sent.hold is None):
+        elif self._breaker.on_trial and (sent.delivered or sent.hold is None):
             self._release()
         self._tell(self._means.observer.attempted, delivery, attempt)
         self._recording.add(flight)
@@ -484,10 +484,9 @@ class Lanes:
     def _failed(self, delivery: Delivery, sent: Sent, now: Micros) -> None:
         wait = None
         if sent.permanent:
-            # It was understood and refused: the receiver is alive.
-            self._failures = 0
+            self._breaker.answered()
         else:
-            self._failures += 1
+            self._breaker.failed()
             wait = wait_after(delivery.attempts, self._retry, self._jitter, self._means.random())
         hold = None
         if sent.hold is not None:
@@ -577,11 +576,12 @@ class Lanes:
         resting = self._resting
         while resting and resting[0][0] <= now:
             self._ready.append(heappop(resting)[2])
-        if self._held_until is not None and self._limit == 0:
-            if now < self._held_until:
-                self._wake_at(self._held_until)
+        held_until = self._breaker.held_until
+        if held_until is not None:
+            if now < held_until:
+                self._wake_at(held_until)
             elif self._ready or self._behind:
-                self._limit = 1
+                self._breaker.try_once()
             else:
                 self._release()
         self._pump()
@@ -602,22 +602,18 @@ class Lanes:
     def _hold(self, until: Micros, sent: Sent) -> None:
         if self._problem is not None:
             return
-        if self._held_until is not None:
-            until = max(until, self._held_until)
-        else:
+        if self._breaker.held_until is None and not self._breaker.on_trial:
             self._log.warn(
                 "Webhook {webhook} is held back: its receiver {why}",
                 webhook=self.webhook.id,
                 why=_answer(sent),
             )
-        self._limit = 0
-        self._held_until = until
+        until = self._breaker.hold(until)
         self._wake_at(until)
         self._tell(self._means.observer.held, until, f"its receiver {_answer(sent)}")
 
     def _release(self) -> None:
-        self._limit = self._concurrency
-        self._held_until = None
+        self._breaker.release()
         self._log.info("Webhook {webhook} is sent to again", webhook=self.webhook.id)
         self._tell(self._means.observer.released)
 
@@ -626,7 +622,6 @@ class Lanes:
             return
         self._problem = reason = f"its receiver {_answer(sent)}: it wants no more events"
         self.wanted = False
-        self._limit = 0
         self._forget()
         self._log.error(
             "Webhook {webhook} is disabled: {reason}. Its pending deliveries wait until it is enabled again",

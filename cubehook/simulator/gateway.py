@@ -327,8 +327,8 @@ class SimulatedGateway:
         self._provider.forget()
 
     def probe_now(self) -> None:
-        """Send the next probe at once, if anybody registered since the start."""
-        if self._registration_id and self.prober.state is not ProberState.UNREGISTERED:
+        """Send the next probe at once, if one is due at all: somebody is probed and waits for none."""
+        if self.prober.due is not None:
             self._probe()
 
     def when_registered(self) -> Deferred[Registration]:

@@ -92,7 +92,7 @@ def _content(event: xcc.ConnectionEvent, connection_id: str, state: str, line_br
     if isinstance(event, xcc.Created | xcc.Connected | xcc.HandoffJoin):
         return f"<{name}>{_detail(event.conn_detail_data, connection_id, state, line_break)}</{name}>"
     if isinstance(event, xcc.Disconnected):
-        return f"<{name}>{_disconnected(event, line_break)}</{name}>"
+        return element(name, _disconnected(event, line_break))
     if isinstance(event, xcc.Redirected | xcc.Transferred):
         return element(name, _redirect(event.redirect_addr_data))
     raise TypeError(f"a {type(event).__name__} is not sent by the simulator")

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from cubehook.events import Call, CallEvent, Event, Granularity, Micros
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration, RegistrationState
-from cubehook.store.errors import StoreError
 from cubehook.store.schema import (
     PENDING,
     attempts,
@@ -109,15 +108,16 @@ def next_due(connection: Connection, webhook: str, after: Micros) -> Micros | No
     return due
 
 
-def open_calls(connection: Connection) -> list[Call]:
-    """Every call that has not ended, oldest first."""
+def open_calls(connection: Connection) -> tuple[list[Call], dict[int, str]]:
+    """Every call that has not ended, oldest first; and why others cannot be read back, by id."""
     found = []
+    unreadable = {}
     for id, detail in connection.execute(OPEN_CALLS):
         try:
             found.append(_call(detail))
         except msgspec.MsgspecError as error:
-            raise StoreError(f"the open call with id {id} cannot be read back: {error}") from error
-    return found
+            unreadable[id] = str(error)
+    return found, unreadable
 
 
 def all_registrations(connection: Connection) -> list[Registration]:

@@ -56,7 +56,7 @@ _STATEMENTS_KEPT = 256
 _dialect = dialect()
 
 
-def writer_engine(path: Path, checkpoint_pages: int = CHECKPOINT_PAGES) -> Engine:
+def writer_engine(path: Path) -> Engine:
     """An engine whose connections write: durable when a commit returns, one transaction at a time."""
 
     def connect() -> sqlite3.Connection:
@@ -69,7 +69,7 @@ def writer_engine(path: Path, checkpoint_pages: int = CHECKPOINT_PAGES) -> Engin
             for pragma in (
                 "journal_mode = WAL",
                 "synchronous = FULL",
-                f"wal_autocheckpoint = {checkpoint_pages}",
+                f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
                 f"journal_size_limit = {_WAL_KEPT_BYTES}",
                 f"cache_size = -{_WRITER_CACHE_KIB}",
             ):
@@ -172,6 +172,8 @@ class Lock:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, b"%d\n" % os.getpid())
         except BlockingIOError:
             holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
             os.close(descriptor)
@@ -179,8 +181,9 @@ class Lock:
                 f"{self._path.parent} is in use by another cubehook (process {holder}): "
                 "stop that one, or give this one a state_dir of its own"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
 
     def release(self) -> None:

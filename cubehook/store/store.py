@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from cubehook.config import Cube, Retention, Webhook
 from cubehook.events import Call, Event, Micros
+from cubehook.ids import id_text
 from cubehook.interfaces import IDeliveryStore, IJournal, StoreFullError
 from cubehook.records import Attempt, Delivery, Notification, Registration
 from cubehook.store import migrate, queries, sqlite, sweeping
@@ -263,8 +264,15 @@ class Store:
         return provisioned
 
     async def open_calls(self) -> list[Call]:
-        """Every call that has not ended, oldest first."""
-        return await self._reader.run(queries.open_calls)
+        """Every call that has not ended, oldest first; one that cannot be read back is left out, loudly."""
+        calls, unreadable = await self._reader.run(queries.open_calls)
+        for id, why in unreadable.items():
+            self._log.error(
+                "The open call {call} in the database cannot be read back and will not be told of: {why}",
+                call=id_text(id),
+                why=why,
+            )
+        return calls
 
     async def registrations(self) -> list[Registration]:
         """How each cube's registration stood last."""

@@ -154,7 +154,8 @@ class Writer:
         self._trouble = ""
         self._tell(self._on_commit, seconds)
         for item, failure in refused:
-            self._log.failure("The store refuses one item of a group; the others are kept", failure)
+            if not isinstance(item, Job):
+                self._log.failure("The store refuses one item of a group; the others are kept", failure)
             item.done.errback(failure)
         for item in group:
             if not item.done.called:

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from cubehook import config
-from cubehook.delivery.lanes import FAILING_AFTER, FAILING_SPACING, OWN_HOLD, RECORD_SECONDS, TIMEOUT_MARGIN
+from cubehook.delivery.breaker import FAILING_AFTER
+from cubehook.delivery.lanes import FAILING_SPACING, OWN_HOLD, RECORD_SECONDS, TIMEOUT_MARGIN
 from cubehook.events import CallState, Granularity
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
 from cubehook.records import Attempt, DeliveryStatus, ErrorClass
@@ -937,6 +938,33 @@ class WindowTests(SynchronousTestCase):
             desk.dispatcher.enqueue(desk.dispatcher.deliveries_for(desk.event(desk.call())))
         status = desk.dispatcher.status("crm")
         self.assertEqual((50, 20_000), (status.resident, status.pending))
+
+    def test_new_calls_go_on_from_memory_while_the_disk_does_not_answer(self) -> None:
+        """An old call's retry waits on disk and one more event of it came: others need not wait for that."""
+        receiver = Scripted(script(FAILED))
+        desk = Desk((webhook(retry=(3600.0,)), receiver)).start()
+        call = desk.call()
+        desk.happens(desk.event(call, 1))
+        self.successResultOf(Deferred.fromCoroutine(desk.dispatcher.stop(0.0)))
+        life = Desk((webhook(), receiver), clock=desk.clock, store=desk.store, ids=desk.ids).start()
+        life.store.away = True
+        made = life.dispatcher.deliveries_for(life.event(call, 2))
+        _ = life.store.accept(made)
+        life.dispatcher.enqueue(made)
+        life.advance(RECORD_SECONDS - 0.1)
+        for _number in range(3):
+            made = life.dispatcher.deliveries_for(life.event(life.call()))
+            _ = life.store.accept(made)
+            life.dispatcher.enqueue(made)
+            life.advance(0.15)
+        self.assertEqual(1 + 2, len(receiver.sent))
+        life.store.back()
+        self.assertEqual(1 + 3, len(receiver.sent))
+        life.advance(2 * 3600, step=10)
+        self.assertEqual(
+            [1, 1, 2], [out.event.payload.sequence for out in receiver.sent if out.event.call == call]
+        )
+        self.assertEqual({DELIVERED}, {row.status for row in life.store.rows.values()})
 
     def test_handed_in_before_their_commit_they_are_read_once_it_came(self) -> None:
         receiver = Scripted()

@@ -176,21 +176,21 @@ class TrafficTests(SynchronousTestCase):
     def test_rate_is_kept_both_ways(self) -> None:
         for regular in (True, False):
             *_, last = islice(arrivals(Traffic(mix=DEFAULT_MIX, rate=50, regular=regular)), 5000)
-            self.assertAlmostEqual(last, 100, delta=0.001 if regular else 6)
+            self.assertApproximates(last, 100, 0.001 if regular else 6)
 
     def test_mix_gives_the_weights(self) -> None:
         made = [one.scenario for one in islice(scripts(Traffic(mix={"busy": 3, "failed": 1})), 2000)]
         self.assertEqual(set(made), {"busy", "failed"})
-        self.assertAlmostEqual(made.count("busy") / 2000, 0.75, delta=0.05)
+        self.assertApproximates(made.count("busy") / 2000, 0.75, 0.05)
 
     def test_default_mix_has_the_notifications_of_life(self) -> None:
         made = list(islice(scripts(Traffic(mix=DEFAULT_MIX)), 2000))
-        self.assertAlmostEqual(sum(len(one.steps) for one in made) / 2000, 8.5, delta=0.7)
+        self.assertApproximates(sum(len(one.steps) for one in made) / 2000, 8.5, 0.7)
 
     def test_conversations_have_the_wanted_mean(self) -> None:
         traffic = Traffic(mix={"answered": 1}, hold_seconds=10)
         talks = [one.steps[7].after for one in islice(scripts(traffic), 3000)]
-        self.assertAlmostEqual(sum(talks) / 3000, 10, delta=1)
+        self.assertApproximates(sum(talks) / 3000, 10, 1)
         self.assertGreaterEqual(min(talks), 0.5)
 
     def test_mix_is_parsed(self) -> None:

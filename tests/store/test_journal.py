@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
 from twisted.internet.defer import gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 from zope.interface.verify import verifyObject
@@ -15,6 +16,7 @@ from zope.interface.verify import verifyObject
 from cubehook.events import Outcome, full_body
 from cubehook.interfaces import IDeliveryStore, IJournal
 from cubehook.records import DeliveryStatus, Registration, RegistrationState
+from cubehook.store import schema, sqlite
 from cubehook.store.errors import StoreClosedError
 from cubehook.store.packing import unpack
 from tests.store.support import NOON, StoreCase, until
@@ -134,6 +136,33 @@ class AcceptTests(StoreCase):
         await store.record(attempt, delivery)
         self.assertEqual(await store.greatest_id(), attempt.id)
 
+    async def test_an_open_call_that_cannot_be_read_back_keeps_no_other_from_it(self) -> None:
+        store = await self.opened()
+        calls = [self.made.call() for _ in range(3)]
+        await store.accept(None, calls, [], [])
+        await store._do(
+            lambda connection: (
+                connection.execute(
+                    update(schema.calls).where(schema.calls.c.id == calls[1].id).values(detail='{"id": "x"}')
+                ).rowcount
+            )
+        )
+        self.assertEqual(await store.open_calls(), [calls[0], calls[2]])
+
+    async def test_the_log_beside_the_database_does_not_grow_with_what_is_written(self) -> None:
+        self.patch(sqlite, "CHECKPOINT_PAGES", 50)
+        store = await self.opened()
+        greatest = 0
+        for _ in range(60):
+            done = [
+                store.accept(self.made.notification(None, os.urandom(900)), [], [], []) for _ in range(20)
+            ]
+            await store.open_calls()
+            await gatherResults(done)
+            greatest = max(greatest, self.path.with_name("cubehook.db-wal").stat().st_size)
+        self.assertGreater(self.path.stat().st_size, 1_000_000)
+        self.assertLess(greatest, 100 * 4096)
+
     async def test_a_closed_store_refuses(self) -> None:
         store = await self.opened()
         await store.close()
@@ -189,6 +218,7 @@ import os, sys
 from pathlib import Path
 from typing import Any
 from twisted.internet import reactor
+from sqlalchemy import update
 from twisted.internet.defer import Deferred
 from cubehook.store import Store
 from tests.store.support import Made

@@ -97,7 +97,6 @@ class ProvisionTests(StoreCase):
         with self.assertRaises(StoreError) as caught:
             await store.provision([], [])
         self.assertIn("webhook hand", str(caught.exception))
-        self.flushLoggedErrors(StoreError)
 
     async def test_deliveries_of_a_removed_webhook_fail_the_others_stay(self) -> None:
         self.patch(store_module, "_ORPHAN_LANES", 2)
