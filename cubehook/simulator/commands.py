@@ -426,7 +426,8 @@ def _line(one: Received) -> str:
     status = "cut" if one.status is None else str(one.status)
     signature = "" if one.signature == "unchecked" else f"  signature {one.signature}"
     repeat = "  again" if one.repeat else ""
-    return f"{when} {what}  {printable(one.id, 60)}{signature}{late}  {status}{repeat}"
+    identifier = f"  {printable(one.id, 60)}" if one.id else ""
+    return f"{when} {what}{identifier}{signature}{late}  {status}{repeat}"
 
 
 def _told(summary: Summary) -> str:

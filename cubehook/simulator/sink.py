@@ -300,7 +300,7 @@ _decode = msgspec.json.Decoder(Payload).decode
 def _named(path: str) -> Behaviour | None:
     """The behaviour that a path names, if it does."""
     parts = [part for part in path.partition("?")[0].split("/") if part]
-    for name, value in zip(parts, [*parts[1:], ""], strict=True):
+    for name, value in zip(parts, [*parts[1:], ""], strict=False):
         try:
             match name:
                 case "drop":

@@ -259,7 +259,7 @@ class ModelTests(SynchronousTestCase):
         slow_disk=st.booleans(),
         ends=st.lists(st.booleans(), max_size=3),
     )
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=100, deadline=None)
     def test_whatever_receivers_do_and_however_lives_end(
         self,
         seed: int,

@@ -73,7 +73,7 @@ class Application:
     def when(self, wanted: type | Callable[[Any], bool]) -> Deferred[Any]:
         """Fires with the next message of this type, or of which this is true."""
         event: Deferred[Any] = Deferred()
-        event.addTimeout(PATIENCE, reactor)
+        _ = event.addTimeout(PATIENCE, reactor)
         match = (lambda message: isinstance(message, wanted)) if isinstance(wanted, type) else wanted
         self._waiting.append((match, event))
         return event

@@ -58,7 +58,7 @@ class Watcher(Observer):
     def until(self, condition: Callable[[], bool]) -> Deferred[None]:
         """Fires when `condition` holds after something that is told here."""
         event: Deferred[None] = Deferred()
-        event.addTimeout(PATIENCE, reactor)
+        _ = event.addTimeout(PATIENCE, reactor)
         self._waiting.append((condition, event))
         self._look()
         return event
@@ -126,7 +126,7 @@ class RegistrationTests(GatewayTestCase):
     async def raw(self, request: bytes) -> bytes:
         """What comes back on a connection of its own until it is closed."""
         port = int(self.gateway.url.rpartition(":")[2].partition("/")[0])
-        raw = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Raw())
+        raw: Raw = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Raw())
         raw.transport.write(request)  # type: ignore[union-attr]
         await raw.gone
         return raw.data

@@ -327,7 +327,7 @@ class Raw(Protocol):
 
     def when(self, text: bytes) -> Deferred[None]:
         event: Deferred[None] = Deferred()
-        event.addTimeout(PATIENCE, reactor)
+        _ = event.addTimeout(PATIENCE, reactor)
         if text in self.data:
             event.callback(None)
         else:

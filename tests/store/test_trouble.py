@@ -187,10 +187,11 @@ class PoisonTests(TroubleCase):
         store = await self.watched(pace=0.02)
         calls = [self.made.call() for _ in range(5)]
         notifications = [self.made.notification(call) for call in calls]
-        await store.accept(notifications[0], [calls[0]], [], [])
+        event = self.made.event(calls[0])
+        await store.accept(notifications[0], [calls[0]], [event], [])
         done = [store.accept(notifications[1], [calls[1]], [], [])]
-        # The same id once more, and a number that no column takes.
-        twice = store.accept(notifications[0], [calls[2]], [], [])
+        # The same event once more, and a number that no column takes.
+        twice = store.accept(notifications[2], [calls[2]], [event], [])
         done.append(store.accept(notifications[3], [calls[3]], [], []))
         too_great = store.accept(None, [self.made.call(started_at=1 << 70)], [], [])
         done.append(store.accept(notifications[4], [calls[4]], [], []))
@@ -198,7 +199,8 @@ class PoisonTests(TroubleCase):
         await self.assertFailure(twice, sqlite3.IntegrityError)
         await self.assertFailure(too_great, OverflowError)
         self.assertEqual(len(self.flushLoggedErrors(sqlite3.IntegrityError, OverflowError)), 2)
-        # Whole or not at all: the call of the refused item is not there either.
+        # Whole or not at all: the call and the notification of the refused item are not there either.
+        self.assertEqual(len(self.rows("SELECT id FROM notifications")), 4)
         kept = [call.id for call in await store.open_calls()]
         self.assertEqual(kept, [calls[0].id, calls[1].id, calls[3].id, calls[4].id])
         self.assertEqual(self.heard, [])
