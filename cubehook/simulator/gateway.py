@@ -590,7 +590,7 @@ class SimulatedGateway:
         registration = self._provider.registration
         if registration is None:
             self.counters.lost_unregistered += 1
-        elif False and self.settings.negative_loss:
+        elif self._prober_state is ProberState.NEGATIVE and self.settings.negative_loss:
             self.counters.lost_negative += 1
         else:
             return notification(
