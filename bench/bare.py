@@ -1,19 +1,21 @@
 """
 The bare costs beside which the service's are read: CPU microseconds of one process for each operation.
 
-`python -m bench.bare WHAT COUNT` runs one in a process of its own and prints JSON:
+`python -m bench.bare WHAT RATE` does one so many times a second in a process of its own and prints JSON:
 
 - `klein`: an empty POST to a Klein application behind a plain `Site`, with a gateway's headers;
 - `lxml`: parsing one captured notification with `lxml.etree.fromstring`;
 - `treq`: a `treq.post` of a basic payload on kept-alive connections, its answer read.
 
-The other end of `klein` and `treq` is a separate process with plain sockets, so that only the measured
-side's CPU is counted.
+The rate matters: what a process does between two sleeps costs up to twice of what it costs in a tight
+loop, so the service and the bare operations are compared at the same rates.  The other end of `klein`
+and `treq` is a separate process with plain sockets, so that only the measured side's CPU is counted.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,18 +39,30 @@ PAYLOAD = (
     b'{"call_state":"DISCONNECTED","called_number":"+12512501663","calling_number":"+12517676234",'
     b'"timestamp":"2024-11-23T16:03:36.200940Z"}'
 )
-WARM_UP = 500
+CONNECTIONS = 64
+SECONDS = 6.0
+WARM_UP = 1.0
 
 _CALLER = """
-import socket, sys
-port, count = int(sys.argv[1]), int(sys.argv[2])
+import selectors, socket, sys, time
+port, rate, seconds, connections = int(sys.argv[1]), *map(float, sys.argv[2:5])
 request = sys.stdin.buffer.read()
-connection = socket.create_connection(("127.0.0.1", port))
-for _ in range(count):
-    connection.sendall(request)
-    answer = connection.recv(65536)
-    if not answer.startswith(b"HTTP/1.1 200"):
-        sys.exit("unexpected answer: %r" % answer[:80])
+free = [socket.create_connection(("127.0.0.1", port)) for _ in range(int(connections))]
+poll = selectors.DefaultSelector()
+for connection in free:
+    poll.register(connection, selectors.EVENT_READ)
+sent = answered = 0
+began = time.monotonic()
+while (now := time.monotonic() - began) < seconds:
+    while free and sent < now * rate:
+        free.pop().sendall(request)
+        sent += 1
+    for key, _ in poll.select(0.001):
+        if not key.fileobj.recv(65536).startswith(b"HTTP/1.1 200"):
+            sys.exit("unexpected answer")
+        free.append(key.fileobj)
+        answered += 1
+print(answered)
 """
 
 _RECEIVER = """
@@ -70,7 +84,7 @@ while True:
 """
 
 
-def klein(count: int) -> float:
+def klein(rate: float) -> float:
     from klein import Klein
     from twisted.internet import reactor as installed
     from twisted.web.server import Site
@@ -84,14 +98,17 @@ def klein(count: int) -> float:
         return b""
 
     port = reactor.listenTCP(0, Site(app.resource()), interface="127.0.0.1").getHost().port
-    spent = 0.0
+    spent, count = 0.0, 0
 
     def call() -> None:
-        nonlocal spent
-        for number in (WARM_UP, count):
+        nonlocal spent, count
+        for seconds in (WARM_UP, SECONDS):
+            arguments = map(str, (port, rate, seconds, CONNECTIONS))
             started = time.process_time()
-            subprocess.run([sys.executable, "-c", _CALLER, str(port), str(number)], input=REQUEST, check=True)
-            spent = time.process_time() - started
+            found = subprocess.run(
+                [sys.executable, "-c", _CALLER, *arguments], input=REQUEST, stdout=subprocess.PIPE, check=True
+            )
+            spent, count = time.process_time() - started, int(found.stdout)
         reactor.callFromThread(reactor.stop)
 
     reactor.callInThread(call)
@@ -99,39 +116,62 @@ def klein(count: int) -> float:
     return spent / count
 
 
-def lxml(count: int) -> float:
+def lxml(rate: float) -> float:
     from lxml import etree
 
-    for number in (WARM_UP, count):
+    pause = 1 / rate
+    spent = 0.0
+    count = int(rate * WARM_UP)
+    for _ in range(count):
         started = time.process_time()
-        for _ in range(number):
-            etree.fromstring(NOTIFICATION)
-        spent = time.process_time() - started
+        etree.fromstring(NOTIFICATION)
+        spent += time.process_time() - started
+        time.sleep(pause)
     return spent / count
 
 
-def treq(count: int) -> float:
+def treq(rate: float) -> float:
     import treq as library
     from twisted.internet import task
-    from twisted.internet.defer import Deferred, gatherResults
+    from twisted.internet.defer import Deferred, DeferredSemaphore
+    from twisted.web.client import HTTPConnectionPool
+    from twisted.web.http_headers import Headers
 
     receiver = subprocess.Popen([sys.executable, "-c", _RECEIVER], stdout=subprocess.PIPE, text=True)
     assert receiver.stdout is not None
     url = f"http://127.0.0.1:{int(receiver.stdout.readline())}/calls"
-    spent = 0.0
-
-    async def post_in_turn(number: int) -> None:
-        for _ in range(number):
-            response = await library.post(url, data=PAYLOAD, headers={"Content-Type": "application/json"})
-            await response.content()
+    headers = Headers({"Content-Type": ["application/json"]})
+    spent, count = 0.0, 0
 
     async def main(reactor: Any) -> None:
-        nonlocal spent
-        for number in (WARM_UP, count):
-            started = time.process_time()
-            # Two at a time, as many as treq's own pool keeps connections to one host.
-            await gatherResults([Deferred.fromCoroutine(post_in_turn(number // 2)) for _ in range(2)])
-            spent = time.process_time() - started
+        nonlocal spent, count
+        pool = HTTPConnectionPool(reactor)
+        pool.maxPersistentPerHost = 8
+        places = DeferredSemaphore(8)
+
+        async def post() -> None:
+            response = await library.post(url, data=PAYLOAD, headers=headers, pool=pool)
+            await response.content()
+
+        under_way: set[Deferred[Any]] = set()
+
+        def over(_: object, one: Deferred[Any]) -> None:
+            under_way.discard(one)
+
+        for seconds in (WARM_UP, SECONDS):
+            count = 0
+            started, cpu = time.monotonic(), time.process_time()
+            while (now := time.monotonic() - started) < seconds:
+                while count < now * rate:
+                    count += 1
+                    one = places.run(lambda: Deferred.fromCoroutine(post()))
+                    under_way.add(one)
+                    _ = one.addCallback(over, one)
+                await task.deferLater(reactor, 0.002)
+            while under_way:
+                await task.deferLater(reactor, 0.002)
+            spent = time.process_time() - cpu
+        await pool.closeCachedConnections()
 
     try:
         task.react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
@@ -144,16 +184,15 @@ def treq(count: int) -> float:
     return spent / count
 
 
-def measure(what: str, count: int, cpu: set[int] | None = None) -> float:
-    """CPU seconds of one `what`, measured in a process of its own, if wanted on these processors."""
-    import os
+def measure(what: str, rate: float, cpu: set[int] | None = None) -> float:
+    """CPU seconds of one `what` at `rate` a second, in a process of its own, if wanted on these CPUs."""
 
     def pin() -> None:
         if cpu:
             os.sched_setaffinity(0, cpu)
 
     found = subprocess.run(
-        [sys.executable, "-m", "bench.bare", what, str(count)],
+        [sys.executable, "-m", "bench.bare", what, str(rate)],
         stdout=subprocess.PIPE,
         check=True,
         preexec_fn=pin,
@@ -162,13 +201,6 @@ def measure(what: str, count: int, cpu: set[int] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    name, times = sys.argv[1], int(sys.argv[2])
-    print(
-        json.dumps(
-            {
-                "what": name,
-                "count": times,
-                "cpu_us": {"klein": klein, "lxml": lxml, "treq": treq}[name](times) * 1e6,
-            }
-        )
-    )
+    name, each_second = sys.argv[1], float(sys.argv[2])
+    cost = {"klein": klein, "lxml": lxml, "treq": treq}[name](each_second)
+    print(json.dumps({"what": name, "rate": each_second, "cpu_us": cost * 1e6}))

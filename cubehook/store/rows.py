@@ -18,7 +18,7 @@ from cubehook.events import Call, Event, full_body
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Notification, Registration
 from cubehook.store import statements
 from cubehook.store.packing import pack
-from cubehook.store.statements import Execute, Row
+from cubehook.store.statements import ExecuteMany, Row
 
 _encode = msgspec.json.Encoder().encode
 _PENDING = DeliveryStatus.PENDING
@@ -45,45 +45,26 @@ class Rows:
         for item in items:
             item.add_to(self)
 
-    def write(self, execute: Execute) -> None:
+    def write(self, execute_many: ExecuteMany) -> None:
         """
         Send everything, inside the caller's transaction.
 
         Settled deliveries come before new ones, so that a new one finds its lane empty or not.
         """
-        if self.notifications:
-            statements.INSERT_NOTIFICATIONS.run(execute, self.notifications)
-        if self.calls:
-            statements.SAVE_CALLS.run(execute, list(self.calls.values()))
-        if self.events:
-            statements.INSERT_EVENTS.run(execute, self.events)
-        if self.attempts:
-            statements.INSERT_ATTEMPTS.run(execute, self.attempts)
-        if self.standings:
-            statements.SAVE_STANDINGS.run(execute, list(self.standings.values()))
-        if self.settled_lanes:
-            statements.ADVANCE_LANES.run(execute, list(self.settled_lanes))
-        if self.deliveries:
-            statements.INSERT_DELIVERIES.run(execute, self._with_heads())
+        for statement, rows in (
+            (statements.INSERT_NOTIFICATION, self.notifications),
+            (statements.SAVE_CALL, self.calls.values()),
+            (statements.INSERT_EVENT, self.events),
+            (statements.INSERT_ATTEMPT, self.attempts),
+            (statements.SAVE_STANDING, self.standings.values()),
+            (statements.ADVANCE_LANE, self.settled_lanes),
+            (statements.INSERT_DELIVERY, self.deliveries.values()),
+        ):
+            if rows:
+                execute_many(statement, list(rows))
         for registration in self.registrations:
-            change = (registration.cube, registration.since, str(registration.state), registration.reason,
-                      registration.last_error)  # fmt: skip
-            statements.ADD_REGISTRATION_CHANGES.run(execute, [change])
-            statements.SAVE_REGISTRATIONS.run(execute, [registration_row(registration)])
-
-    def _with_heads(self) -> list[Row]:
-        """The new deliveries, each marked whether it is the first pending one of its lane in this group."""
-        seen = set()
-        rows = []
-        for row in self.deliveries.values():
-            head = 0
-            if row[4] == "pending":
-                lane = row[1:3]
-                if lane not in seen:
-                    seen.add(lane)
-                    head = 1
-            rows.append((*row, head))
-        return rows
+            execute_many(statements.ADD_REGISTRATION_CHANGE, [registration_change_row(registration)])
+            execute_many(statements.SAVE_REGISTRATION, [registration_row(registration)])
 
 
 class Item:
@@ -245,6 +226,17 @@ def delivery_row(delivery: Delivery) -> Row:
         str(delivery.status),
         delivery.attempts,
         delivery.due_at,
+    )
+
+
+def registration_change_row(registration: Registration) -> Row:
+    """`registration` in the order of the columns of its history, from `cube` on."""
+    return (
+        registration.cube,
+        registration.since,
+        str(registration.state),
+        registration.reason,
+        registration.last_error,
     )
 
 

@@ -50,7 +50,6 @@ The log is then written over from its start, so it stays near this size.
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 4 * 1024
-_STATEMENTS_KEPT = 256
 
 
 _dialect = dialect()
@@ -62,9 +61,7 @@ def writer_engine(path: Path) -> Engine:
     def connect() -> sqlite3.Connection:
         # The database holds the webhooks' secrets; its log files take over its mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(
-            path, timeout=LOCK_WAIT, isolation_level=None, cached_statements=_STATEMENTS_KEPT
-        )
+        connection = sqlite3.connect(path, timeout=LOCK_WAIT, isolation_level=None)
         try:
             for pragma in (
                 "journal_mode = WAL",

@@ -290,11 +290,11 @@ def _commit(connection: Connection, group: Sequence[Item]) -> list[tuple[Item, F
         return []
     # Beneath SQLAlchemy: its bookkeeping would cost more than the statements.
     database: Any = connection.connection.dbapi_connection
-    execute = database.cursor().execute
+    cursor = database.cursor()
     try:
-        execute(BEGIN_WRITING, ())
-        Rows(group).write(execute)
-        execute("COMMIT", ())
+        cursor.execute(BEGIN_WRITING)
+        Rows(group).write(cursor.executemany)
+        cursor.execute("COMMIT")
     except Exception as error:
         database.rollback()
         if is_trouble(error):
@@ -307,20 +307,20 @@ def _commit(connection: Connection, group: Sequence[Item]) -> list[tuple[Item, F
 def _commit_each(database: Any, group: Sequence[Item]) -> list[tuple[Item, Failure]]:
     """`_commit`, item by item, since one of them spoils the group."""
     refused = []
-    execute = database.cursor().execute
+    cursor = database.cursor()
     try:
-        execute(BEGIN_WRITING, ())
+        cursor.execute(BEGIN_WRITING)
         for item in group:
-            execute("SAVEPOINT item", ())
+            cursor.execute("SAVEPOINT item")
             try:
-                Rows([item]).write(execute)
+                Rows([item]).write(cursor.executemany)
             except Exception as error:
                 if is_trouble(error):
                     raise
-                execute("ROLLBACK TO SAVEPOINT item", ())
+                cursor.execute("ROLLBACK TO SAVEPOINT item")
                 refused.append((item, Failure()))
-            execute("RELEASE SAVEPOINT item", ())
-        execute("COMMIT", ())
+            cursor.execute("RELEASE SAVEPOINT item")
+        cursor.execute("COMMIT")
     except Exception:
         database.rollback()
         raise

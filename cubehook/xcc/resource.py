@@ -8,6 +8,7 @@ for the commit of what a notification changed, and for nothing after it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -29,6 +30,9 @@ from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
 
 SOAP_TYPE = b"application/soap+xml"
+
+_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
+"""Paths that Klein's routes take literally."""
 
 
 class CubeRegistrar(Protocol):
@@ -88,9 +92,6 @@ class XccResource:
     `hold` makes requests wait until `release`: the service listens before it has read its state.
     """
 
-    app = Klein()
-    # A path is served to the letter, double slashes and all.
-    app.url_map.merge_slashes = False
     _log = Logger()
 
     def __init__(self, intake: IIntake, traffic: Traffic, now: Callable[[], Micros]) -> None:
@@ -99,12 +100,19 @@ class XccResource:
         self._now = now
         self._by_path: dict[bytes, list[Gateway]] = {}
         self._held: list[Deferred[None]] | None = []
+        self._app = app = Klein()
+        # A path is served to the letter, double slashes and all.
+        app.url_map.merge_slashes = False
+        app.route("/", branch=True)(self.receive)
 
     def serve(self, gateways: Iterable[Gateway]) -> None:
         """Serve these cubes, and no others."""
         by_path: dict[bytes, list[Gateway]] = {}
         for gateway in gateways:
             by_path.setdefault(gateway.path, []).append(gateway)
+            if _PLAIN_PATH(gateway.path):
+                # The branch would find it too, in a third of the time of a request.
+                self._app.route(gateway.path.decode())(self.receive)
         self._by_path = by_path
 
     def release(self) -> None:
@@ -115,10 +123,10 @@ class XccResource:
 
     def resource(self) -> Resource:
         """The resource to put into a site."""
-        return self.app.resource()
+        return self._app.resource()
 
-    @app.route("/", branch=True)
     def receive(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
+        """Answer a request on whatever path it comes."""
         if self._held is not None:
             waiting: Deferred[None] = Deferred()
             self._held.append(waiting)
