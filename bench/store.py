@@ -280,7 +280,7 @@ async def run_load(reactor: Any, arguments: argparse.Namespace) -> dict[str, Any
     }
 
 
-def _fill(path: Path, calls: int, attempts: int, pending: int) -> None:
+def fill(path: Path, calls: int, attempts: int, pending: int) -> None:
     """Rows by the hundred thousand, put in beneath the store; the pending ones' heads wait for a retry."""
     work = Work()
     database = sqlite3.connect(path)
@@ -332,7 +332,7 @@ async def run_full(reactor: Any, arguments: argparse.Namespace) -> dict[str, Any
         store = Store(path, reactor)
         await store.open()
         await store.close()
-        _fill(path, arguments.calls, arguments.attempts, arguments.pending)
+        fill(path, arguments.calls, arguments.attempts, arguments.pending)
         store = Store(path, reactor)
         times: dict[str, float] = {}
         since = time.perf_counter()

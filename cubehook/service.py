@@ -198,6 +198,7 @@ class CubehookService(Service):
             Gateway(cube, self.registrars[cube.id]) for cube in provisioned.cubes if cube.enabled
         )
         # What was made so far stays for good: collections need not look at it again.
+        gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
         self._gateways.release()
@@ -212,6 +213,8 @@ class CubehookService(Service):
             webhooks=len(self.webhooks),
             folder=settings.state_dir,
         )
+        if settings.manhole.ssh or settings.manhole.telnet:
+            self._log.warn("[manhole] is configured, but this version has no manhole: nothing listens for it")
         if not self.registrars:
             self._log.warn(
                 "No cube is configured: add [cubes.NAME] with provider_url and application_url to {file}",
