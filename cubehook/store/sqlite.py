@@ -40,7 +40,7 @@ LOCK_WAIT = 0.25
 
 READER_LOCK_WAIT = 2.0
 
-CHECKPOINT_PAGES = 4000
+CHECKPOINT_PAGES = 1000
 """
 Pages of 4 KiB in the write-ahead log after which a commit also copies them into the database.
 
@@ -48,8 +48,8 @@ The log is then written over from its start, so it stays near this size.
 """
 
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
-_WRITER_CACHE_KIB = 16 * 1024
-_READER_CACHE_KIB = 4 * 1024
+_WRITER_CACHE_KIB = 4 * 1024
+_READER_CACHE_KIB = 2 * 1024
 
 
 _dialect = dialect()

@@ -20,7 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from cubehook.delivery.signing import decode_secret
 from cubehook.simulator.gateway import Settings, SimulatedGateway
-from cubehook.simulator.provider import Probing
+from cubehook.simulator.provider import ProberState, Probing
 from cubehook.simulator.scenarios import Script, script
 from cubehook.simulator.sink import Behaviour, Received, Sink
 from cubehook.xcc import codec
@@ -29,6 +29,7 @@ from tests.functional.harness import PATIENCE, Service, free_port
 
 reactor: Any = installed
 SECRET = "whsec_" + "dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdA=="
+WELL = {ProberState.STEADY, ProberState.KEEPALIVE}
 STATES = ["ALERTING", "CONNECTED", "DISCONNECTED"]
 
 
@@ -38,7 +39,7 @@ class MainJobCase(TestCase):
     timeout = 120
     placed = 0
 
-    async def begin(self, *, payload: str = "basic", webhook: str = "", extra: str = "") -> None:
+    async def begin(self, *, payload: str = "basic", webhook: str = "", persistent: bool = True) -> None:
         folder = Path(self.mktemp())
         self.received: list[Received] = []
         self._watchers: list[tuple[Callable[[], bool], Deferred[None]]] = []
@@ -50,7 +51,6 @@ class MainJobCase(TestCase):
             "application_url = APPLICATION_URL\n",
             webhooks=f'[webhooks.crm]\nurl = "http://127.0.0.1:{self.sink_port}/crm"\n'
             f'payload = "{payload}"\nsecret = "{SECRET}"\n{webhook}\n',
-            extra=extra,
         )
         url = self.service.application_url("hq")
         self.service.cubes = self.service.cubes.replace("APPLICATION_URL", f'"{url}"')
@@ -60,6 +60,7 @@ class MainJobCase(TestCase):
                 remote_url=url,
                 listen=f"tcp:{self.gateway_port}:interface=127.0.0.1",
                 speed=20.0,
+                persistent=persistent,
                 probing=Probing(response_timeout=5.0, negative=1.0),
             ),
             Random(1),
@@ -127,7 +128,7 @@ class MainJobCase(TestCase):
         return [body["call_state"] for body in self.accepted()]
 
     def database(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.service.folder / "state" / "cubehook.db", timeout=0)
+        connection = sqlite3.connect(self.service.folder / "state" / "cubehook.db", timeout=10)
         self.addCleanup(connection.close)
         return connection
 
@@ -239,6 +240,74 @@ class CallTests(MainJobCase):
         self.assertEqual((events.count(" event "), events.count(" delivered 200 ")), (3, 3))
         self.assertGreaterEqual((folder / "access.log").read_text().count('"POST /xcc/hq" 200'), 9)
         self.assertIn("Cube hq is registered", (folder / "cubehook.log").read_text())
+
+
+class RegistrationTests(MainJobCase):
+    async def test_a_connection_for_each_message(self) -> None:
+        await self.begin(persistent=False)
+        self.call()
+        await self.until(lambda: len(self.received) == 3)
+        await self.gateway.when_idle()
+        self.assertEqual((self.states(), self.gateway.counters.failed), (STATES, 0))
+
+    async def test_probes_are_answered(self) -> None:
+        await self.begin()
+        self.gateway.probe_now()
+
+        async def probed() -> bool:
+            return self.gateway.counters.probes >= 1 and self.gateway.prober.state in WELL
+
+        await self.poll(probed)
+        self.assertEqual(self.gateway.counters.probes_failed, 0)
+
+    async def test_a_probe_that_says_we_are_not_registered(self) -> None:
+        await self.begin()
+        message = xcc.SolicitXccProbing(
+            msg_header=xcc.MsgHeader("1:1", "4CA5E4:XCC:cubehook:4"), sequence="1", registered=False
+        )
+        before = self.gateway.counters.registrations
+        self.assertEqual(await self.post(codec.write(message)), 200)
+
+        async def again() -> bool:
+            return self.gateway.counters.registrations > before
+
+        await self.poll(again)
+
+    async def test_a_provider_that_is_shut_and_opened_again(self) -> None:
+        await self.begin()
+        await self.gateway.shut_down_provider()
+        self.assertIsNone(self.gateway.registration)
+        self.gateway.start_provider()
+        await self.gateway.when_registered().addTimeout(PATIENCE, reactor)
+        self.call()
+        await self.until(lambda: len(self.received) == 3)
+        self.assertEqual(self.states(), STATES)
+
+    async def test_it_subscribes_to_nothing_that_holds_calls(self) -> None:
+        await self.begin()
+        registration = self.gateway.registration
+        assert registration is not None
+        self.assertEqual(registration.events & {"AUTHORIZE_CALL", "ADDRESS_ANALYZE"}, set())
+        self.assertIn("ALERTING", registration.events)
+
+    async def test_a_refused_registration_says_what_to_compare(self) -> None:
+        await self.begin()
+        await self.gateway.stop()
+        url = self.service.application_url("hq")
+        self.gateway = SimulatedGateway(
+            reactor,
+            Settings(remote_url=url + "/", listen=f"tcp:{self.gateway_port}:interface=127.0.0.1"),
+            Random(1),
+        )
+        await self.gateway.start()
+        process = self.service.process
+        assert process is not None
+        await process.stop()
+        process = await self.service.start()
+        found = await process.wait_for("Cube hq is rejected: (.*)")
+        self.assertIn(url, found[1])
+        self.assertIn("remote-url", found[1])
+        self.assertIn("trailing slash", found[1])
 
 
 class RestartTests(MainJobCase):
