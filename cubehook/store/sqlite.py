@@ -48,8 +48,8 @@ The log is then written over from its start, so it stays near this size.
 """
 
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
-_WRITER_CACHE_KIB = 4 * 1024
-_READER_CACHE_KIB = 2 * 1024
+_WRITER_CACHE_KIB = 2 * 1024
+_READER_CACHE_KIB = 1024
 
 
 _dialect = dialect()

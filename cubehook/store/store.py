@@ -29,7 +29,7 @@ from cubehook.store.schema import webhooks as webhooks_table
 from cubehook.store.sweeping import Swept
 from cubehook.store.writer import IReactor, Writer
 
-PACE = 0.005
+PACE = 0.01
 """Seconds between commits under load; see `docs/decisions/0001-group-commit.md`."""
 
 MAX_HELD_ITEMS = 200_000
