@@ -37,7 +37,7 @@ SPEED = 4.0
 """Calls are four times as short as in life, so that a run of some seconds sees whole ones."""
 WARM_UP = 6.0
 """Seconds until as many calls end as begin."""
-CONNECTIONS = 64
+CONNECTIONS = 128
 """Kept-open connections of the gateway."""
 
 

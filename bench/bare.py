@@ -40,6 +40,8 @@ PAYLOAD = (
     b'"timestamp":"2024-11-23T16:03:36.200940Z"}'
 )
 CONNECTIONS = 64
+PARALLEL = 8
+"""Posts under way at once, each loop waiting between its own."""
 SECONDS = 6.0
 WARM_UP = 1.0
 
@@ -76,10 +78,13 @@ while True:
         if key.fileobj is listener:
             poll.register(listener.accept()[0], selectors.EVENT_READ)
             continue
-        if not key.fileobj.recv(65536):
+        data = key.fileobj.recv(65536)
+        if not data:
             poll.unregister(key.fileobj)
             key.fileobj.close()
             continue
+        if not data.endswith(b"}"):
+            continue  # the body comes in a segment of its own
         key.fileobj.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
 """
 
@@ -133,7 +138,7 @@ def lxml(rate: float) -> float:
 def treq(rate: float) -> float:
     import treq as library
     from twisted.internet import task
-    from twisted.internet.defer import Deferred, DeferredSemaphore
+    from twisted.internet.defer import Deferred
     from twisted.web.client import HTTPConnectionPool
     from twisted.web.http_headers import Headers
 
@@ -146,30 +151,23 @@ def treq(rate: float) -> float:
     async def main(reactor: Any) -> None:
         nonlocal spent, count
         pool = HTTPConnectionPool(reactor)
-        pool.maxPersistentPerHost = 8
-        places = DeferredSemaphore(8)
+        pool.maxPersistentPerHost = PARALLEL
 
-        async def post() -> None:
-            response = await library.post(url, data=PAYLOAD, headers=headers, pool=pool)
-            await response.content()
-
-        under_way: set[Deferred[Any]] = set()
-
-        def over(_: object, one: Deferred[Any]) -> None:
-            under_way.discard(one)
+        async def post_in_turn(until: float) -> int:
+            done = 0
+            while time.monotonic() < until:
+                response = await library.post(url, data=PAYLOAD, headers=headers, pool=pool)
+                await response.content()
+                done += 1
+                await task.deferLater(reactor, PARALLEL / rate)
+            return done
 
         for seconds in (WARM_UP, SECONDS):
+            until, cpu = time.monotonic() + seconds, time.process_time()
+            parts = [Deferred.fromCoroutine(post_in_turn(until)) for _ in range(PARALLEL)]
             count = 0
-            started, cpu = time.monotonic(), time.process_time()
-            while (now := time.monotonic() - started) < seconds:
-                while count < now * rate:
-                    count += 1
-                    one = places.run(lambda: Deferred.fromCoroutine(post()))
-                    under_way.add(one)
-                    _ = one.addCallback(over, one)
-                await task.deferLater(reactor, 0.002)
-            while under_way:
-                await task.deferLater(reactor, 0.002)
+            for part in parts:
+                count += await part
             spent = time.process_time() - cpu
         await pool.closeCachedConnections()
 

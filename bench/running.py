@@ -40,7 +40,7 @@ class Service:
     Used as a context manager; `folder` may hold a database already.
     """
 
-    def __init__(self, folder: Path | None = None, webhook: str = "") -> None:
+    def __init__(self, folder: Path | None = None, webhook: str = "concurrency = 32") -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="cubehook-bench-") if folder is None else None
         self.folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
         self.cubes, self.console, self.gateway, self.sink = free_ports(4)
