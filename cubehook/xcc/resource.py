@@ -111,7 +111,7 @@ class XccResource:
         for gateway in gateways:
             by_path.setdefault(gateway.path, []).append(gateway)
             if _PLAIN_PATH(gateway.path):
-                # The branch would find it too, in a third of the time of a request.
+                # The branch would find it too, by a regular expression: 6.7 us to 4.5 us here.
                 self._app.route(gateway.path.decode())(self.receive)
         self._by_path = by_path
 
