@@ -157,6 +157,7 @@ def line(name: str, measured: Measured) -> str:
         f" {answer.p50_ms or 0:8.1f} {answer.p99_ms or 0:8.1f}"
         f" {webhook.p50_ms or 0:8.1f} {webhook.p99_ms or 0:8.1f}"
         f" {measured.cpu_share:6.0%} {measured.cpu_ms_per_call:8.2f} {measured.resident_mb:5.0f}"
+        f" load {measured.load_cpu:.0%}"
         f"  {'sustained' if measured.sustained else 'not sustained'}"
     )
 
