@@ -742,15 +742,16 @@ class SimulatedGateway:
             observer.unregistered(reason)
 
     def _boot(self) -> None:
-        """Begin to count ids, as after a restart."""
+        """Begin to count time and ids, as after a restart."""
         self._last_call_id = 0
         self._last_connection_id = 0
         self._transactions = 0
-        self._transaction_prefix = f"{self._random.getrandbits(24):X}:"
+        self._booted_at = self._reactor.seconds()
 
     def _transaction_id(self) -> str:
+        """Milliseconds since the start and a count, which is what captured ones look like."""
         self._transactions += 1
-        return f"{self._transaction_prefix}{self._transactions}"
+        return f"{int((self._reactor.seconds() - self._booted_at) * 1000):X}:{self._transactions}"
 
     def _now(self) -> Micros:
         return int(self._reactor.seconds() * 1e6)

@@ -33,6 +33,7 @@ from cubehook.xcc.registration import (
     Reloaded,
     Unregister,
     WakeAt,
+    began_again,
 )
 
 STOP_SECONDS = 2.0
@@ -93,6 +94,7 @@ class Registrar:
         self._machine = RegistrationMachine(cube.id, random)
         self._settled_id: str | None = None
         self._last_message_at: Micros | None = None
+        self._last_transaction_id: str | None = None
         self._shown = Registration(
             cube=cube.id, state=RegistrationState.UNREGISTERED, since=now(), reason="Not started yet."
         )
@@ -179,6 +181,8 @@ class Registrar:
         self._last_message_at = at
         kind = type(message)
         header = message.msg_header
+        before = self._last_transaction_id
+        self._last_transaction_id = header.transaction_id or before
         if kind is xcc.NotifyXccConnectionData or kind is xcc.NotifyXccCallData:
             if self._settled_id is None or header.registration_id != self._settled_id:
                 self._carry_out(self._machine.heard(at, header.registration_id))
@@ -197,7 +201,8 @@ class Registrar:
             return xcc.ResponseXccProbing(msg_header=header, sequence=message.sequence)
         if isinstance(message, xcc.NotifyXccProviderStatus):
             in_service = _IN_SERVICE.get(message.provider_status or "")
-            self._carry_out(self._machine.provider_status(at, in_service))
+            restarted = began_again(before, header.transaction_id)
+            self._carry_out(self._machine.provider_status(at, in_service, restarted))
             return None
         if isinstance(message, xcc.SolicitXccProviderUnRegister):
             self._carry_out(self._machine.told_to_unregister(at, header.registration_id))

@@ -9,15 +9,14 @@ What a gateway's signs mean:
 =====================================  ============================================================
 sign                                   taken for
 =====================================  ============================================================
-IN_SERVICE, after SHUTDOWN or          the provider was shut and opened again by hand.  Calls lived
-SolicitXccProviderUnRegister           on, what happened to them meanwhile was not told.
-IN_SERVICE without such a goodbye      the gateway restarted: calls it told of before are gone
-                                       (`Reloaded`).  A gateway that restarts says no goodbye.
-IN_SERVICE as if in answer to our      a greeting to whoever registers.  Nothing follows for the
-request, or time and again soon        calls; register once more, to be sure, unless it goes on
-after registering us                   speaking under our registration.
-IN_SERVICE before this run of ours     nothing is known of the calls: a goodbye may have come while
-was ever registered                    we were away.
+a provider status whose transaction    the gateway restarted: calls it told of before are gone
+id shows that it counts from anew      (`Reloaded`); see `began_again`.
+IN_SERVICE otherwise                   the provider was shut and opened again by hand, whether or
+                                       not we were told goodbye.  Calls lived on, what happened to
+                                       them meanwhile was not told.
+IN_SERVICE as if in answer to our      a greeting to whoever registers.  Register once more, to be
+request, or time and again soon        sure, unless it goes on speaking under our registration.
+after registering us
 a probe with `registered` false        the gateway dropped us, its messages having failed.  The calls
                                        live on.
 silence                                the network or the gateway is away.  The calls may live on.
@@ -29,6 +28,7 @@ in calls that are never heard of again, which is the tracker's matter.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,8 +55,8 @@ FLAP_LIMIT: Micros = 60 * SECOND
 GREETING: Micros = SECOND // 2
 """IN_SERVICE so soon after we asked to be registered, or were, is a reaction to that."""
 
-RESTARTS = 5
-"""How many restarts in a row are believed that each come before the registration has settled."""
+RETURNS = 5
+"""How many times in a row IN_SERVICE is taken at its word before a registration has settled."""
 
 JITTER = 0.2
 """The share by which a retry's delay may be shorter or longer."""
@@ -92,6 +92,26 @@ WHILE_SHUT = RetryDelays(30 * SECOND, 300 * SECOND)
 """While the provider is shut down its IN_SERVICE is waited for; asking is for when that gets lost."""
 
 LONGEST_WAIT: Micros = int(300 * SECOND * (1 + JITTER))
+
+
+_TRANSACTION = re.compile("([0-9A-Fa-f]{1,16}):([0-9A-Fa-f]{1,16})")
+
+
+def began_again(before: str | None, now: str | None) -> bool:
+    """
+    Whether a gateway restarted between two transaction ids of its own, of which it wrote `now` last.
+
+    Routers write HEX:NUMBER (`546CF8:25`): in all captures a time that fits milliseconds since the
+    start, and a count of messages.  Either may wrap (the time does after 49 days), both go back at once
+    only after a restart.  Anything else proves nothing.  Registration ids prove nothing either: their
+    index may be one that was free, and then only the time is left.
+    """
+    earlier = _TRANSACTION.fullmatch(before or "")
+    later = _TRANSACTION.fullmatch(now or "")
+    if earlier is None or later is None or before == now:
+        return False
+    # A decimal number compares as it should when it is read as a hexadecimal one.
+    return all(int(later[part], 16) <= int(earlier[part], 16) for part in (1, 2))
 
 
 class Register(msgspec.Struct, frozen=True):
@@ -579,13 +599,20 @@ class RegistrationMachine:
             self._note_exchange_failures(at, max(0, failure_count or 0), losing)
         return self._commands(at)
 
-    def provider_status(self, at: Micros, in_service: bool | None) -> list[Command]:
-        """NotifyXccProviderStatus came; None for a status that is neither IN_SERVICE nor SHUTDOWN."""
+    def provider_status(self, at: Micros, in_service: bool | None, restarted: bool) -> list[Command]:
+        """
+        NotifyXccProviderStatus came; None for a status that is neither IN_SERVICE nor SHUTDOWN.
+
+        `restarted`: it proves that the gateway restarted since we heard of it last (`began_again`).
+        """
         self._observe(at)
-        if not self._core.running or in_service is None:
+        core = self._core
+        if restarted and core.running:
+            core.commands.append(Reloaded(at))
+        if not core.running or in_service is None:
             self._note_heard(at, None)
         elif in_service:
-            self._in_service(at)
+            self._in_service(at, restarted)
         else:
             self._goodbye(at, "The gateway's provider xcc was shut down.")
         return self._commands(at)
@@ -706,18 +733,19 @@ class RegistrationMachine:
             "warn",
         )
 
-    def _in_service(self, at: Micros) -> None:
+    def _in_service(self, at: Micros, restarted: bool) -> None:
         core = self._core
         core.heard_at = at
         core.unheard = core.failures = 0
         if core.provider_shut:
             self._back_in_service(at)
             return
-        if not core.live and (core.granted_at is None or self._is_greeting(at)):
+        greeting = not restarted and (core.granted_at is None or self._is_greeting(at))
+        if greeting and not core.live:
             self._hasten(at)
             if core.state is not _State.REGISTERING:
                 core.publish(at, _State.REGISTERING, "The gateway's provider xcc is in service; registering.")
-        elif core.granted_at is None or self._is_greeting(at):
+        elif greeting:
             if core.next_at is None:
                 core.doubted = True
                 self._question(at)
@@ -728,13 +756,19 @@ class RegistrationMachine:
                     "more, to be sure.",
                 )
         else:
-            core.commands.append(Reloaded(at))
             core.lose(at)
             self._question(at)
             core.doubted = False
             core.forget()
             self._machine.lapsed()
-            core.publish(at, _State.REGISTERING, "The gateway restarted; registering again.", "warn")
+            if restarted:
+                reason = "The gateway restarted; registering again."
+            else:
+                reason = (
+                    "The gateway's provider xcc came into service anew and nothing shows that the gateway "
+                    "restarted, so its calls are taken to live on; registering again."
+                )
+            core.publish(at, _State.REGISTERING, reason, "warn")
 
     def _age(self, at: Micros) -> Micros:
         """How long ago we asked for a registration, if that is under way, or else were granted ours."""
@@ -744,7 +778,7 @@ class RegistrationMachine:
 
     def _is_greeting(self, at: Micros) -> bool:
         age = self._age(at)
-        return age < GREETING or (age < SETTLED and self._core.flaps >= RESTARTS)
+        return age < GREETING or (age < SETTLED and self._core.flaps >= RETURNS)
 
     def _back_in_service(self, at: Micros) -> None:
         core = self._core

@@ -17,6 +17,7 @@ from cubehook.simulator.provider import ProberState, Probing, Registration
 from cubehook.simulator.scenarios import Script, Step, Traffic, script
 from cubehook.xcc import codec
 from cubehook.xcc import messages as xcc
+from cubehook.xcc.registration import began_again
 from tests.simulator.application import EVERYTHING, OK, PATIENCE, Application, reactor, soap, well
 from tests.simulator.test_http import Raw
 
@@ -176,7 +177,10 @@ class RegistrationTests(GatewayTestCase):
         self.assertEqual(fault.reason, "The provider is shut down")
         back = self.application.when(xcc.NotifyXccProviderStatus)
         self.gateway.start_provider()
-        self.assertEqual((await back).provider_status, "IN_SERVICE")
+        status = await back
+        self.assertEqual(status.provider_status, "IN_SERVICE")
+        before = self.application.received[-2].msg_header.transaction_id
+        self.assertFalse(began_again(before, status.msg_header.transaction_id))
         await self.application.register(self.gateway.url)
         self.assertIsNotNone(self.gateway.registration)
 
@@ -185,10 +189,12 @@ class RegistrationTests(GatewayTestCase):
         first_id = self.application.registration_id
         created = self.application.when(xcc.NotifyXccConnectionData)
         self.gateway.place_call(self.script("long"))
-        await created
+        before = (await created).msg_header.transaction_id
         back = self.application.when(xcc.NotifyXccProviderStatus)
         self.gateway.reload()
-        self.assertEqual((await back).provider_status, "IN_SERVICE")
+        status = await back
+        self.assertEqual(status.provider_status, "IN_SERVICE")
+        self.assertTrue(began_again(before, status.msg_header.transaction_id), (before, status.msg_header))
         self.assertEqual((self.gateway.calls, self.gateway.registration), ({}, None))
         await self.gateway.when_idle()
         await self.application.register(self.gateway.url)

@@ -328,13 +328,45 @@ class HeardTests(RegistrarTests):
         self.assertEqual(self.registrar.registration.failure_count, 2)
         self.assertTrue(self.registrar.registered)
 
-    def test_provider_status(self) -> None:
-        self.register()
+    def in_service(self, transaction_id: str | None) -> None:
+        """The provider is in service, long after it registered us."""
         self.clock.advance(SETTLED // SECOND)
-        status = xcc.NotifyXccProviderStatus(msg_header=xcc.MsgHeader("1"), provider_status="IN_SERVICE")
-        self.assertIsNone(self.hear(status))
-        self.assertEqual(self.reloads, [self.now()])
+        header = xcc.MsgHeader(transaction_id)
+        self.assertIsNone(
+            self.hear(xcc.NotifyXccProviderStatus(msg_header=header, provider_status="IN_SERVICE"))
+        )
         self.assertEqual((len(self.client.registers), self.losses), (2, 1))
+
+    def test_reload(self) -> None:
+        self.register()
+        self.hear(notification())
+        self.in_service("3E8:1")
+        self.assertEqual(self.reloads, [self.now()])
+
+    def test_reload_is_seen_in_whatever_was_heard_last(self) -> None:
+        self.register()
+        self.hear(notification())
+        self.hear(probe())
+        unnumbered = xcc.MsgHeader(registration_id=MINE)
+        self.hear(xcc.SolicitXccProbing(msg_header=unnumbered, interval_seconds=30.0))
+        # one more than the notification, as many as the probe
+        self.in_service("3E8:26")
+        self.assertEqual(self.reloads, [self.now()])
+
+    def test_goodbye_was_lost(self) -> None:
+        self.register()
+        self.hear(notification())
+        self.in_service("546D00:26")
+        self.assertEqual(self.reloads, [])
+
+    def test_nothing_to_tell_a_reload_by(self) -> None:
+        for heard, told in ((False, "3E8:1"), (True, None)):
+            self.setUp()
+            self.register()
+            if heard:
+                self.hear(notification())
+            self.in_service(told)
+            self.assertEqual(self.reloads, [])
 
     def test_provider_shut_down(self) -> None:
         self.register()

@@ -27,7 +27,7 @@ from cubehook.xcc.registration import (
     GREETING,
     LONGEST_WAIT,
     MISSED_INTERVALS,
-    RESTARTS,
+    RETURNS,
     SECOND,
     SETTLED,
     SILENCE_MARGIN,
@@ -41,6 +41,7 @@ from cubehook.xcc.registration import (
     Reloaded,
     Unregister,
     WakeAt,
+    began_again,
 )
 
 START: Micros = 1_700_000_000 * SECOND
@@ -87,6 +88,9 @@ class Driver:
 
     def tell(self, name: str, *args: Any, **kwargs: Any) -> None:
         self.do(getattr(self.machine, name)(self.at, *args, **kwargs))
+
+    def status(self, in_service: bool | None, restarted: bool = False) -> None:
+        self.tell("provider_status", in_service, restarted)
 
     def advance(self, duration: Micros) -> None:
         """Let time pass, waking the machine when it wished to be."""
@@ -284,21 +288,21 @@ class RetryTests(SynchronousTestCase):
 
     def test_what_someone_asked_for_is_more_than_a_doubt(self) -> None:
         d = registered(age=GREETING - 1)
-        d.tell("provider_status", True)
+        d.status(True)
         d.tell("register")
         d.hear(d.machine.registration_id)
         d.advance(SPACING)
         self.assertEqual(d.asked, [1, 2])
         d.grant()
         # The next one that is only for a doubt is dropped again.
-        d.tell("provider_status", True)
+        d.status(True)
         d.hear(d.machine.registration_id)
         d.advance(10 * SECOND)
         self.assertEqual(d.asked, [1, 2])
 
     def test_a_doubt_ends_with_its_request(self) -> None:
         d = registered(age=GREETING - 1)
-        d.tell("provider_status", True)
+        d.status(True)
         d.advance(SPACING)
         d.tell("failed", 2, "x")
         self.assertIsNotNone(d.machine.settled_id)
@@ -547,38 +551,70 @@ class LostTests(SynchronousTestCase):
 class ProviderTests(SynchronousTestCase):
     def test_restart(self) -> None:
         d = registered()
-        d.tell("provider_status", True)
+        d.status(True, restarted=True)
         self.assertEqual((d.asked, d.reloads, d.losses), ([1, 2], [d.at], 1))
+        self.assertIn("restarted; registering", d.shown.reason)
         d.grant()
         self.assertEqual(d.state, RegistrationState.REGISTERED)
 
-    def test_restart_after_silence(self) -> None:
+    def test_in_service_after_a_goodbye_that_was_lost(self) -> None:
         d = registered()
-        d.advance(SILENCE)
-        d.tell("failed", 2, "timed out")
-        d.at += 60 * SECOND
-        d.tell("provider_status", True)
-        self.assertEqual((d.reloads, d.losses), ([d.at], 1))
-        self.assertEqual(d.asked, [1, 2, 3])
-
-    def test_restart_while_a_request_is_under_way(self) -> None:
-        d = registered()
-        d.advance(SILENCE + GREETING)
-        d.tell("provider_status", True)
-        self.assertEqual((d.asked, d.reloads), ([1, 2], [d.at]))
+        d.status(True)
+        self.assertEqual((d.asked, d.reloads, d.losses), ([1, 2], [], 1))
+        self.assertIn("live on", d.shown.reason)
         d.grant()
+        self.assertEqual((d.state, d.reloads), (RegistrationState.REGISTERED, []))
+
+    def test_restart_after_a_goodbye(self) -> None:
+        for back in (True, False):
+            d = registered()
+            d.status(False)
+            d.at += 5 * SECOND
+            d.status(back, restarted=True)
+            self.assertEqual((d.reloads, d.losses), ([d.at], 1))
+            self.assertEqual(d.asked, [1, 2] if back else [1])
+
+    def test_in_service_after_silence(self) -> None:
+        for restarted in (False, True):
+            d = registered()
+            d.advance(SILENCE)
+            d.tell("failed", 2, "timed out")
+            d.at += 60 * SECOND
+            d.status(True, restarted)
+            self.assertEqual((d.reloads, d.losses), ([d.at] if restarted else [], 1))
+            self.assertEqual(d.asked, [1, 2, 3])
+
+    def test_in_service_while_a_request_is_under_way(self) -> None:
+        for restarted in (False, True):
+            d = registered()
+            d.advance(SILENCE + GREETING)
+            d.status(True, restarted)
+            self.assertEqual((d.asked, d.reloads), ([1, 2], [d.at] if restarted else []))
+            d.grant()
+            d.advance(SPACING)
+            self.assertEqual(d.asked, [1, 2, 3])
+
+    def test_a_restart_is_no_greeting(self) -> None:
+        d = registered(age=GREETING - 1)
+        d.status(True, restarted=True)
+        self.assertEqual((d.reloads, d.losses, d.state), ([d.at], 1, RegistrationState.REGISTERING))
         d.advance(SPACING)
-        self.assertEqual(d.asked, [1, 2, 3])
+        self.assertEqual(d.asked, [1, 2])
+
+    def test_restarts_of_a_stopped_cube_do_not_matter(self) -> None:
+        d = driver()
+        d.status(True, restarted=True)
+        self.assertEqual((d.reloads, d.asked), ([], []))
 
     def test_shut_and_opened_by_hand(self) -> None:
-        for goodbye in (("told_to_unregister", None), ("provider_status", False)):
+        for goodbye in (("told_to_unregister", None), ("provider_status", False, False)):
             d = registered()
             d.tell(*goodbye)
             self.assertEqual((d.state, d.losses), (RegistrationState.UNREGISTERED, 1))
             self.assertIn("no shutdown", d.shown.reason)
             self.assertEqual(d.asked, [1])
             d.at += 5 * SECOND
-            d.tell("provider_status", True)
+            d.status(True)
             self.assertEqual((d.asked, d.reloads), ([1, 2], []))
             d.grant()
             self.assertEqual((d.state, d.losses), (RegistrationState.REGISTERED, 1))
@@ -587,7 +623,7 @@ class ProviderTests(SynchronousTestCase):
         d = registered()
         d.tell("told_to_unregister", d.machine.registration_id)
         count = len(d.published)
-        d.tell("provider_status", False)
+        d.status(False)
         self.assertEqual((len(d.published), d.losses), (count, 1))
 
     def test_goodbye_to_a_former_registration(self) -> None:
@@ -600,7 +636,7 @@ class ProviderTests(SynchronousTestCase):
 
     def test_in_service_may_get_lost(self) -> None:
         d = registered()
-        d.tell("provider_status", False)
+        d.status(False)
         d.advance(WHILE_SHUT.first)
         self.assertEqual(d.asked, [1, 2])
         d.tell("refused", 2, "provider is down")
@@ -618,16 +654,16 @@ class ProviderTests(SynchronousTestCase):
         d.probe(in_service=True)
         self.assertEqual(d.asked, [1, 2])
 
-    def test_restart_soon_after_registering(self) -> None:
+    def test_in_service_soon_after_registering(self) -> None:
         d = registered(age=GREETING)
-        d.tell("provider_status", True)
-        self.assertEqual((d.reloads, d.losses), ([d.at], 1))
+        d.status(True)
+        self.assertEqual((d.state, d.losses), (RegistrationState.REGISTERING, 1))
         d.advance(SPACING)
         self.assertEqual(d.asked, [1, 2])
 
     def test_greeting(self) -> None:
         d = registered(age=GREETING - 1)
-        d.tell("provider_status", True)
+        d.status(True)
         self.assertEqual((d.reloads, d.asked, d.losses), ([], [1], 0))
         self.assertEqual((d.state, d.machine.settled_id), (RegistrationState.REGISTERED, None))
         d.advance(SPACING)
@@ -636,7 +672,7 @@ class ProviderTests(SynchronousTestCase):
     def test_greeting_from_a_gateway_that_goes_on_speaking(self) -> None:
         d = registered(age=GREETING - 1)
         mine = d.machine.registration_id
-        d.tell("provider_status", True)
+        d.status(True)
         d.hear(mine)
         self.assertEqual(d.machine.settled_id, mine)
         d.advance(10 * SECOND)
@@ -645,7 +681,7 @@ class ProviderTests(SynchronousTestCase):
     def test_greeting_to_a_renewal(self) -> None:
         d = registered()
         d.tell("register")
-        d.tell("provider_status", True)
+        d.status(True)
         d.grant()
         d.advance(SPACING)
         self.assertEqual((d.reloads, d.asked), ([], [1, 2, 3]))
@@ -663,7 +699,7 @@ class ProviderTests(SynchronousTestCase):
                     d.grant()
             elif greet_at is not None and d.at >= greet_at:
                 greet_at = None
-                d.tell("provider_status", True)
+                d.status(True)
                 if early:
                     d.grant()
             d.advance(step)
@@ -678,7 +714,8 @@ class ProviderTests(SynchronousTestCase):
 
     def test_a_gateway_that_greets_late(self) -> None:
         d = self.greeted(600, 2 * SECOND)
-        self.assertEqual(len(d.reloads), RESTARTS)
+        self.assertEqual(sum("live on" in told.registration.reason for told in d.published), RETURNS)
+        self.assertEqual(d.reloads, [])
         self.assertLessEqual(len(d.asked), 20)
 
     def test_in_service_in_an_earlier_runs_registration(self) -> None:
@@ -689,7 +726,7 @@ class ProviderTests(SynchronousTestCase):
         d.tell("start")
         d.hear("old")
         d.tell("failed", 1, "x")
-        d.tell("provider_status", True)
+        d.status(True)
         self.assertEqual((d.state, d.reloads), (RegistrationState.REGISTERED, []))
         d.advance(SPACING)
         self.assertEqual(d.asked, [1, 2])
@@ -701,7 +738,7 @@ class ProviderTests(SynchronousTestCase):
             for _ in range(9):
                 d.tell(result, d.asked[-1], "x")
                 d.advance(LONGEST_WAIT)
-            d.tell("provider_status", True)
+            d.status(True)
             d.tell(result, d.asked[-1], "x")
             self.assertEqual(len(d.asked), 11)
 
@@ -713,13 +750,46 @@ class ProviderTests(SynchronousTestCase):
             d.advance(LONGEST_WAIT)
         d.tell("refused", d.asked[-1], "x")
         d.at += 10 * SECOND
-        d.tell("provider_status", True)
+        d.status(True)
         self.assertEqual((len(d.asked), d.state), (11, RegistrationState.REGISTERING))
 
     def test_an_unknown_status_is_just_a_message(self) -> None:
         d = registered()
-        d.tell("provider_status", None)
+        d.status(None)
         self.assertEqual((d.asked, d.state), ([1], RegistrationState.REGISTERED))
+
+
+class BeganAgainTests(SynchronousTestCase):
+    """Whether two transaction ids have a restart between them."""
+
+    def test_time_and_count_went_back(self) -> None:
+        for before, now in (
+            ("D388222:325", "2A3B:1"),
+            ("D388222:325", "2a3b:9"),
+            ("546CF8:25", "546CF8:2"),
+            ("546CF8:25", "4CA5E4:25"),
+            ("FFFFFFFF:1A", "0:1"),
+        ):
+            self.assertTrue(began_again(before, now), (before, now))
+
+    def test_one_went_on(self) -> None:
+        for before, now in (
+            # the captured ones
+            ("546CF8:25", "D388222:325"),
+            # the time wrapped
+            ("FFFFFFF0:325", "12:326"),
+            # the count wrapped, or is another one
+            ("546CF8:65535", "546CF9:1"),
+            ("546CF8:99", "546CF8:100"),
+            # said twice
+            ("546CF8:25", "546CF8:25"),
+        ):
+            self.assertFalse(began_again(before, now), (before, now))
+
+    def test_nothing_is_proved_by_ids_of_another_form(self) -> None:
+        for other in (None, "", "25", "1", ":", "x:1", "1:y", "1:2:3", "4CA5E4:XCC:myapp:1", "1:" + "9" * 99):
+            self.assertFalse(began_again("546CF8:25", other), other)
+            self.assertFalse(began_again(other, "1:1"), other)
 
 
 class StopTests(SynchronousTestCase):
@@ -784,8 +854,8 @@ class StopTests(SynchronousTestCase):
         d.tell("stop", False)
         d.probe("x", registered=False)
         d.hear("x")
-        d.tell("provider_status", True)
-        d.tell("provider_status", False)
+        d.status(True)
+        d.status(False)
         d.tell("told_to_unregister", "x")
         d.tell("register")
         d.tell("woken", d.at)
@@ -830,7 +900,7 @@ class RestoreTests(SynchronousTestCase):
 
     def test_nothing_is_known_of_restarts_meanwhile(self) -> None:
         d = self.restored(RegistrationState.REGISTERED, registration_id="old")
-        d.tell("provider_status", True)
+        d.status(True)
         self.assertEqual(d.reloads, [])
 
     def test_after_a_clean_stop(self) -> None:
@@ -964,9 +1034,11 @@ class AnySequence(RuleBasedStateMachine):
         self.driver.heard_at = self.driver.at
         self.tell("probed", name, **told)
 
-    @rule(in_service=st.none() | st.booleans())
-    def provider_status(self, in_service: bool | None) -> None:
-        self.tell("provider_status", in_service)
+    @rule(in_service=st.none() | st.booleans(), restarted=st.booleans())
+    def provider_status(self, in_service: bool | None, restarted: bool) -> None:
+        reloads = len(self.driver.reloads)
+        self.tell("provider_status", in_service, restarted)
+        assert len(self.driver.reloads) - reloads == (restarted and self.running), "a restart is told once"
 
     @rule(name=st.none() | IDS)
     def told_to_unregister(self, name: str | None) -> None:
