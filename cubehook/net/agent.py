@@ -213,6 +213,10 @@ class Exchange:
     def _headers_received(self, response: IResponse) -> IResponse:
         self._answered = True
         self._meter.headers_received()
+        if not 100 <= response.code <= 999:
+            # Twisted takes any number, also one that would fit into no log.
+            self.abort()
+            raise BadStatusError
         headers: Headers = response.headers
         encoding = headers.getRawHeaders(b"content-encoding")
         if encoding is not None:
@@ -233,8 +237,8 @@ class GuardedEndpoint:
         self._timeout = timeout
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        guard = _Guard(self._reactor, self._policy)
-        endpoint = HostnameEndpoint(guard, self._host, self._port, self._timeout)
+        guard = _Guard(self._reactor, self._policy, self._host)
+        endpoint = HostnameEndpoint(guard, _ANY_NAME, self._port, self._timeout)
 
         def cancel(connected: Deferred[IProtocol]) -> None:
             # First, since HostnameEndpoint reports a name look-up that was cancelled as an unknown name.
@@ -257,19 +261,25 @@ class GuardedEndpoint:
         return connected
 
 
+# HostnameEndpoint is told no other: it refuses names with a `_`, as containers have.  `_Guard` knows better.
+_ANY_NAME = "receiver.invalid"
+
+
 @implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver, IHostnameResolver)
 class _Guard:
     """
-    The reactor as one connection attempt may see it: time, and TCP to what the policy allows.
+    The reactor as one attempt to connect to `host` may see it: time, and TCP to what the policy allows.
 
-    `blocked` is the last address that the policy denied.
+    Whatever name it is asked to resolve, it resolves `host`.  `blocked` is the last address that the
+    policy denied.
     """
 
     blocked: BlockedError | None = None
 
-    def __init__(self, reactor: Any, policy: EgressPolicy) -> None:
+    def __init__(self, reactor: Any, policy: EgressPolicy, host: str) -> None:
         self._reactor = reactor
         self._policy = policy
+        self._host = host
 
     @property
     def nameResolver(self) -> IHostnameResolver:
@@ -288,7 +298,11 @@ class _Guard:
     ) -> IHostResolution:
         resolver: IHostnameResolver = self._reactor.nameResolver
         return resolver.resolveHostName(
-            _Filter(resolutionReceiver, self._permits), hostName, portNumber, addressTypes, transportSemantics
+            _Filter(resolutionReceiver, self._permits),
+            self._host,
+            portNumber,
+            addressTypes,
+            transportSemantics,
         )
 
     def connectTCP(
@@ -338,6 +352,10 @@ class _Filter:
 
     def resolutionComplete(self) -> None:
         self._receiver.resolutionComplete()
+
+
+class BadStatusError(Exception):
+    """The receiver's answer has a status that is not a number of three digits."""
 
 
 class OverlongError(Exception):
@@ -437,13 +455,15 @@ class VerifyingCreator:
     """
     Makes client connections that accept nothing but a certificate of a trusted authority for `host`.
 
-    Twisted's own `optionsForClientTLS` checks the same, but tells of a bad chain only that it is bad;
-    this one fails with UntrustedError and the reason.
+    Twisted's own `optionsForClientTLS` checks the same, but tells of a bad chain only that it is bad:
+    OpenSSL gives the reason to the callback, and to nothing else that pyOpenSSL shows.  This one fails
+    with UntrustedError and the reason.
     """
 
     def __init__(self, host: str, context: Context) -> None:
-        self._host = host
-        self._is_address = isIPAddress(host) or isIPv6Address(host)
+        # The dot that makes a name absolute is no part of it here (RFC 6066, section 3).
+        self._host = host.removesuffix(".")
+        self._is_address = isIPAddress(self._host) or isIPv6Address(self._host)
         self._context = context
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
@@ -473,7 +493,8 @@ class VerifyingCreator:
                 verify_certificate_ip_address(certificate.to_cryptography(), self._host)
             else:
                 verify_certificate_hostname(certificate.to_cryptography(), self._host)
-        except (VerificationError, CertificateError):
+        except (VerificationError, CertificateError, ValueError):
+            # ValueError: no certificate can be for this host, such as an address written as one number.
             return f"the receiver's certificate is not for {self._host}"
         return None
 

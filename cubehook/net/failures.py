@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 
-from cubehook.net.agent import OverlongError, Phase, UntrustedError
+from cubehook.net.agent import BadStatusError, OverlongError, Phase, UntrustedError
 from cubehook.net.egress import BlockedError
 from cubehook.records import ErrorClass
 
@@ -30,6 +30,8 @@ _TLS_REASONS = (
     ("handshake failure", "the receiver and we share no cipher, or it asks for a client certificate"),
     ("unrecognized name", "the receiver does not know the host name it was asked for"),
 )
+
+_NOT_HTTP = "the receiver's answer is not valid HTTP"
 
 _CONNECTING: tuple[tuple[type[Exception], ErrorClass, str], ...] = (
     (error.DNSLookupError, ErrorClass.DNS, "the receiver's host name does not resolve to an address"),
@@ -57,6 +59,8 @@ def explain(failure: Failure, phase: Phase) -> tuple[ErrorClass, str] | None:
             return ErrorClass.TLS, str(cause)
         if isinstance(cause, OverlongError):
             return ErrorClass.HTTP, "the answer's headers have no end"
+        if isinstance(cause, BadStatusError):
+            return ErrorClass.HTTP, _NOT_HTTP
         if isinstance(cause, SSL.Error):
             return ErrorClass.TLS, _tls_words(cause)
         if isinstance(cause, BlockedError):
@@ -68,7 +72,7 @@ def explain(failure: Failure, phase: Phase) -> tuple[ErrorClass, str] | None:
         return _lost(phase)
     if isinstance(failure.value, ResponseFailed):
         # All that is left is what the parser raised: no status line, bad lengths, bad chunks.
-        return ErrorClass.HTTP, "the receiver's answer is not valid HTTP"
+        return ErrorClass.HTTP, _NOT_HTTP
     return None
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
@@ -31,6 +32,7 @@ from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin,
 from cubehook.net.agent import Exchange, Phase, WebhookAgent, tls_context
 from cubehook.net.body import BodyReader
 from cubehook.net.failures import explain
+from cubehook.net.urls import MASK, masked_url
 from cubehook.records import ErrorClass
 from cubehook.text import printable
 
@@ -54,8 +56,8 @@ _RESERVED = frozenset(
     )
 )
 _URL_TEXT = re.compile(r"[!-~]*")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _SIGNED_PREFIX = "webhook-"
-_MASK = "***"
 _HOLDING = frozenset((429, 502, 503, 504))
 _LOGGED_HEADERS = 16 << 10
 """Characters of response headers that are kept."""
@@ -109,7 +111,7 @@ class HttpTransport:
         self._context = context
         self._ca_file = options.ca_file
         self._method = webhook.method
-        self._shown_url = webhook.url
+        self._shown_url = masked_url(webhook.url)
         self._url = _WireUrl.from_text(webhook.url)
         self._secrets = [decode_secret(secret) for secret in context.secrets]
         self._agent: WebhookAgent | None = None
@@ -119,7 +121,7 @@ class HttpTransport:
         # Left to itself, Twisted makes the Host header anew, and a copy of the others, each time.
         self._fixed = {"Host": _host(self._url), "User-Agent": user_agent}
         self._own = {name: value.encode("latin-1") for name, value in own.values()}
-        self._masked = dict.fromkeys(self._own, _MASK)
+        self._masked = dict.fromkeys(self._own, MASK)
 
     async def start(self) -> None:
         if self._ca_file is None:
@@ -295,7 +297,7 @@ def _judge(response: IResponse, now: Micros) -> _Verdict:
     error = f"answered {_status(status)}"
     if 300 <= status < 400:
         location = response.headers.getRawHeaders(b"location")
-        to = f" to {printable(location[0].decode('utf-8', 'replace'))}" if location else ""
+        to = f" to {printable(masked_url(location[0].decode('utf-8', 'replace')))}" if location else ""
         error = f"answered {status}{to}; redirects are not followed"
     return _Verdict(gone=status == 410, hold=hold, error_class=ErrorClass.HTTP, error=error)
 
@@ -308,7 +310,11 @@ def _status(status: int) -> str:
 
 
 def _response_headers(response: IResponse, encoding: bytes) -> dict[str, str]:
-    """The headers, those given several times joined, up to a limit: the receiver decides how many."""
+    """
+    The headers, those given several times joined, up to a limit: the receiver decides how many.
+
+    A redirect usually repeats what was asked for, and is masked as that is.
+    """
     shown = {}
     room = _LOGGED_HEADERS
     received: Iterable[tuple[bytes, Iterable[bytes]]] = response.headers.getAllRawHeaders()
@@ -320,7 +326,8 @@ def _response_headers(response: IResponse, encoding: bytes) -> dict[str, str]:
         room -= len(name) + len(value)
         if room < 0:
             break
-        shown[name.decode("latin-1")] = value.decode("utf-8", "replace")
+        text = value.decode("utf-8", "replace")
+        shown[name.decode("latin-1")] = masked_url(text) if name == b"Location" else text
     if encoding:
         shown["Content-Encoding"] = encoding[:100].decode("latin-1")
     return shown
@@ -357,11 +364,20 @@ def _expected_url(text: str) -> str | None:
         return "a URL of printable ASCII: a host in its xn-- form, other characters as %XX"
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "an http or https URL with a host, such as https://crm.example.com/calls"
+    if not _is_host(parts.hostname):
+        return "a URL whose host is an address, or a name of letters, digits, - and _"
     if port == 0:
         return "a URL whose port is not 0"
     if parts.username is not None:
         return "a URL without user and password; an Authorization header may carry them"
     return None
+
+
+def _is_host(host: str) -> bool:
+    """Whether `host` can be looked up at all: what cannot would be taken for a bug of ours."""
+    return isIPv6Address(host) or (
+        len(host) <= 253 and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
+    )
 
 
 def _expected_header(name: str, value: str) -> str | None:

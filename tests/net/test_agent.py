@@ -23,7 +23,7 @@ from cubehook.records import ErrorClass
 class GuardTests(SynchronousTestCase):
     def test_an_address_is_checked_again_where_the_socket_is_made(self) -> None:
         reactor = MemoryReactorClock()
-        guard = _Guard(reactor, EgressPolicy())
+        guard = _Guard(reactor, EgressPolicy(), "hook.test")
         with self.assertRaises(BlockedError):
             guard.connectTCP("127.0.0.1", 80, ClientFactory())
         self.assertEqual(reactor.tcpClients, [])
@@ -31,7 +31,7 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(len(reactor.tcpClients), 1)
 
     def test_a_guard_does_nothing_else(self) -> None:
-        guard = _Guard(MemoryReactorClock(), EgressPolicy())
+        guard = _Guard(MemoryReactorClock(), EgressPolicy(), "hook.test")
         with self.assertRaises(TypeError):
             guard.listenTCP(80, ClientFactory())
         with self.assertRaises(TypeError):

@@ -163,7 +163,7 @@ class Receiver(Factory):
         factory.noisy = False
         self._port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.port: int = self._port.getHost().port
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/calls?key=1"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/calls?from=hq"
         test.addCleanup(lambda: Deferred.fromCoroutine(self._stop()))
 
     def buildProtocol(self, addr: object) -> Conversation:

@@ -39,7 +39,7 @@ class RequestTests(TestCase):
         receiver = Receiver(self)
         sent = await deliver(self, receiver.url)
         [request] = receiver.requests
-        self.assertEqual(request.line, "POST /calls?key=1 HTTP/1.1")
+        self.assertEqual(request.line, "POST /calls?from=hq HTTP/1.1")
         self.assertEqual(request.body, BODY)
         self.assertEqual(
             request.names,
@@ -104,6 +104,17 @@ class RequestTests(TestCase):
         self.assertEqual(shown["content-type"], "application/vnd.calls+json")
         self.assertNotIn("s3cret", repr(sent))
         self.assertNotIn("k3y", repr(sent))
+
+    async def test_secrets_in_the_url_are_sent_and_masked(self) -> None:
+        receiver = Receiver(self)
+        url = f"http://127.0.0.1:{receiver.port}/calls?token=s3cret&from=hq"
+        receiver.script = answering(answer("301 x", f"Location: {url}"))
+        sent = await deliver(self, url)
+        self.assertEqual(receiver.requests[0].line, "POST /calls?token=s3cret&from=hq HTTP/1.1")
+        masked = url.replace("s3cret", "***")
+        self.assertEqual((sent.url, sent.response_headers["Location"]), (masked, masked))
+        self.assertIn(masked, sent.error or "")
+        self.assertNotIn("s3cret", repr(sent))
 
     async def test_the_attempt_tells_everything(self) -> None:
         receiver = Receiver(
@@ -260,6 +271,9 @@ class CheckTests(SynchronousTestCase):
             "http://192.0.2.1:8080/a?b=c",
             "https://crm.example",
             "http://[2001:db8::1]:80/",
+            "http://my_app:3000/hook",
+            "https://crm.example./calls",
+            f"https://{'x' * 63}.example/",
             "https://crm.example/" + "x" * 500,
         ):
             self.assertEqual(self._check(url=url), [], url)
@@ -281,6 +295,12 @@ class CheckTests(SynchronousTestCase):
             "http://crm.example/a b",
             "http://crm.example/a\r\nb",
             "http://b\u00fccher.example/",
+            "http://a..b/",
+            "http://./",
+            "http://-a.example/",
+            "http://*.example/",
+            f"http://{'x' * 64}.example/",
+            f"http://{'x.' * 127}example/",
         ):
             self.assertEqual([key for key, _ in self._check(url=url)], ["url"], url)
 

@@ -116,6 +116,13 @@ class ConnectionTests(TestCase):
         sent = await deliver(self, "http://nowhere.test/", names=Names())
         self.assertEqual(sent.error_class, ErrorClass.DNS)
 
+    async def test_a_name_that_only_containers_have(self) -> None:
+        receiver = Receiver(self)
+        names = Names(my_app=["127.0.0.1"])
+        sent = await deliver(self, f"http://my_app:{receiver.port}/", names=names)
+        self.assertTrue(sent.delivered, sent.error)
+        self.assertEqual(names.asked, ["my_app"])
+
     async def test_closed_at_once(self) -> None:
         receiver = Receiver(self, greet=Conversation.close)
         sent = await deliver(self, receiver.url)
@@ -164,6 +171,11 @@ class AnswerTests(TestCase):
             b"SSH-2.0-OpenSSH_9.6\r\n",
             b"HTTP/1.1 abc OK\r\n\r\n",
             b"HTTP/x.y 200 OK\r\n\r\n",
+            b"HTTP/1.1 -200 OK\r\n\r\n",
+            b"HTTP/1.1 99 OK\r\n\r\n",
+            b"HTTP/1.1 1000 OK\r\n\r\n",
+            b"HTTP/1.1 " + b"9" * 100 + b" OK\r\n\r\n",
+            b"HTTP/1.1 " + b"9" * 10_000 + b" OK\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -327,7 +339,7 @@ class TlsTests(TestCase):
         return await deliver(
             self,
             f"https://{host}:{receiver.port}/",
-            names=Names(**{"hook.test": ["127.0.0.1"], "127.0.0.1": ["127.0.0.1"]}),
+            names=Names(**{host: ["127.0.0.1"]}),
             state_dir=self.folder,
             ca_file="ca.pem" if trust else None,
         )
@@ -367,6 +379,34 @@ class TlsTests(TestCase):
         self._assert_refused(
             await self._deliver(receiver, "127.0.0.1"), receiver, "certificate is not for 127.0.0.1"
         )
+
+    async def test_a_host_that_no_certificate_can_be_for(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("127.0.0.1"))
+        for host in ("2130706433", "127.1"):
+            self._assert_refused(await self._deliver(receiver, host), receiver, f"is not for {host}")
+
+    async def test_other_ways_to_write_a_name(self) -> None:
+        asked: list[bytes | None] = []
+        options = self.authority.server("hook.test", "my_hook.test")
+        options.getContext().set_tlsext_servername_callback(
+            lambda connection: asked.append(connection.get_servername())
+        )
+        receiver = Receiver(self, tls=options)
+        for host in ("hook.test.", "HOOK.test", "my_hook.test"):
+            sent = await self._deliver(receiver, host)
+            self.assertTrue(sent.delivered, sent.error)
+        self.assertEqual(
+            [(name or b"").lower() for name in asked], [b"hook.test", b"hook.test", b"my_hook.test"]
+        )
+
+    async def test_an_address_is_not_told_as_a_name(self) -> None:
+        asked: list[bytes | None] = []
+        options = self.authority.server("127.0.0.1")
+        options.getContext().set_tlsext_servername_callback(
+            lambda connection: asked.append(connection.get_servername())
+        )
+        self.assertTrue((await self._deliver(Receiver(self, tls=options), "127.0.0.1")).delivered)
+        self.assertEqual([name for name in asked if name], [])
 
     async def test_an_unknown_authority(self) -> None:
         receiver = Receiver(self, tls=self.authority.server("hook.test"))
