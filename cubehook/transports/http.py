@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
@@ -112,7 +113,7 @@ class HttpTransport:
         self._ca_file = options.ca_file
         self._method = webhook.method
         self._shown_url = masked_url(webhook.url)
-        self._url = _WireUrl.from_text(webhook.url)
+        self._url = _WireUrl.of(webhook.url)
         self._secrets = [decode_secret(secret) for secret in context.secrets]
         self._agent: WebhookAgent | None = None
         own = {name.lower(): (name, value) for name, value in webhook.headers.items()}
@@ -148,13 +149,13 @@ class HttpTransport:
         reader: BodyReader | None = None
         problem = None
         try:
-            # A client for this request alone: its cookies go with it.
             response = await deadline.bound(
-                HTTPClient(exchange).request(
+                HTTPClient(exchange, _NO_COOKIES).request(
                     self._method,
                     self._url,
                     headers=headers,
                     data=_Whole(outbound.body),
+                    cookies=_NO_COOKIES,
                     allow_redirects=False,
                     unbuffered=True,
                     reactor=reactor,
@@ -203,11 +204,40 @@ class _WireUrl(EncodedURL):
     """
     A URL that is sent as it was written, which `check` made sure it can be.
 
-    treq has `to_uri` make that form anew for each request, at some cost, and fail for IPv6 addresses.
+    treq has that form made anew for each request, at some cost, and fails for IPv6 addresses.
     """
+
+    _written = ""
+
+    @classmethod
+    def of(cls, text: str) -> _WireUrl:
+        url = cls.from_text(text)
+        assert isinstance(url, cls)
+        url._written = text
+        return url
 
     def to_uri(self) -> _WireUrl:
         return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return self._written
+
+
+class _NoCookies(IndexableCookieJar):
+    """
+    Keeps no cookie and sends none: what one receiver sets is nobody's business, not even its own.
+
+    Always empty, so one does for all requests; treq would make two jars for each.
+    """
+
+    def add_cookie_header(self, request: object) -> None:
+        pass
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        pass
+
+
+_NO_COOKIES: Final = _NoCookies()
 
 
 class _Deadline:
