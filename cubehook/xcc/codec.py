@@ -18,6 +18,7 @@ from lxml.etree import _Element as Element
 
 from cubehook.xcc import messages as xcc
 from cubehook.xcc import soap
+from cubehook.xcc.soap import SPACE, SoapError, local_name
 
 Message: TypeAlias = (
     xcc.RequestXccRegister
@@ -58,6 +59,7 @@ Message: TypeAlias = (
 
 _XMLNS = f' xmlns="{soap.XCC}"'
 _IN_XCC = f"{{{soap.XCC}}}"
+"""How the tag of an element of XCC's namespace begins."""
 
 
 def read(body: bytes) -> Message:
@@ -66,17 +68,16 @@ def read(body: bytes) -> Message:
 
     A message of the XCC namespace that has no struct is an `UnknownMessage`.
     """
-    element, element_name, namespace = soap.parse(body)
+    element = soap.parse(body)
+    reader = _READERS.get(element.tag)
     message: Message
-    if namespace == soap.XCC:
-        kind = _BY_NAME.get(element_name)
-        message = _read_unknown(element) if kind is None else kind.read(element)
-    elif element_name == "Fault" and namespace in soap.SOAP:
-        message = soap.read_fault(element)
+    if reader is not None:
+        message = reader(element)
+    elif element.tag.startswith(_IN_XCC):
+        message = _read_unknown(element)
     else:
-        raise soap.NamespaceError(
-            f"The message {element_name} is not in the namespace {soap.XCC}", element_name
-        )
+        found = local_name(element.tag)
+        raise soap.NamespaceError(f"The message {found} is not in the namespace {soap.XCC}", found)
     return message
 
 
@@ -144,21 +145,23 @@ def _record(struct: type[msgspec.Struct], elements: dict[str, _Field]) -> _Kind:
         # A slice is a third faster than iteration, and unknown to the stubs.
         for child in element[:]:  # type: ignore[index]
             tag = child.tag
-            field = fields.get(tag) or fields.get(soap.local_name(tag))
-            if field is not None:
-                attribute, read_value = field
-                if read_value is None:
-                    text = child.text
-                    value = text.strip(soap.SPACE) or None if text else None
-                else:
-                    try:
-                        value = read_value(child)
-                    except soap.SoapError:
-                        if attribute in demanded:
-                            raise
-                        continue
-                if value is not None:
-                    values[attribute] = value
+            field = fields.get(tag) or fields.get(local_name(tag))
+            if field is None:
+                continue
+            attribute, read_value = field
+            if read_value is None:
+                text = child.text
+                if text and (text := text.strip(SPACE)):
+                    values[attribute] = text
+                continue
+            try:
+                value = read_value(child)
+            except SoapError:
+                if attribute in demanded:
+                    raise
+                continue
+            if value is not None:
+                values[attribute] = value
         if demanded and not demanded <= values.keys():
             raise _incomplete(element, elements, demanded - values.keys())
         return struct(**values)
@@ -491,6 +494,12 @@ _MESSAGES = {struct: _record(struct, elements) for struct, elements in _ELEMENTS
 _BY_NAME = {struct.__name__: kind for struct, kind in _MESSAGES.items()} | {
     # Its name in older releases.
     "NotifyXccStatus": _MESSAGES[xcc.NotifyXccProviderStatus],
+}
+
+# By the element's tag.
+_READERS: dict[str, Callable[[Element], Any]] = {
+    **{f"{_IN_XCC}{name}": kind.read for name, kind in _BY_NAME.items()},
+    **{f"{{{namespace}}}Fault": soap.read_fault for namespace in soap.SOAP},
 }
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import NoReturn
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from lxml import etree
@@ -43,6 +43,12 @@ MAX_NEW_NAME_BYTES = 1 << 18
 
 MAX_NAME = 256
 """Bytes of one name beyond the vocabulary."""
+
+MAX_OUTLINES = 1 << 18
+"""Bytes of the outlines that are remembered; a call has about ten, of 1 KiB at most."""
+
+MAX_OUTLINE = 1 << 14
+"""Bytes of one outline that is remembered."""
 
 SPACE = " \t\r\n"
 """XML's white space; other characters that Unicode calls space are text."""
@@ -158,19 +164,9 @@ class UnsupportedError(SoapError):
         super().__init__(f"The message {name} is not supported here", name)
 
 
-class Received(NamedTuple):
-    """The first element within a SOAP body: a message or a fault."""
-
-    element: Element
-    name: str
-    """Its local name."""
-    namespace: str | None
-    """None if it has none."""
-
-
-def parse(body: bytes) -> Received:
+def parse(body: bytes) -> Element:
     """
-    What the SOAP envelope in `body` holds.
+    What the SOAP envelope in `body` holds: the first element within its body, a message or a fault.
 
     Takes SOAP 1.2 and, leniently, 1.1; UTF-8, or UTF-16 with its byte order mark, whatever encoding
     is declared.  Comments and processing instructions are ignored, a document type and with it every
@@ -187,15 +183,14 @@ def parse(body: bytes) -> Received:
     root = _tree(body)
     body_tag = _BODY_TAGS.get(root.tag)
     if body_tag is None:
-        namespace, name = _split(root.tag)
+        name = local_name(root.tag)
         if name != "Envelope":
             raise NotSoapError(f"The outermost element is {name}, not a SOAP Envelope", name)
         raise NamespaceError("The envelope is not in the namespace of SOAP 1.2", name)
     for part in root:
         if part.tag == body_tag:
             if len(part):
-                namespace, name = _split(part[0].tag)
-                return Received(part[0], name, namespace)
+                return part[0]
             raise MissingElementError("Envelope/Body/*")
     raise MissingElementError("Envelope/Body")
 
@@ -228,23 +223,19 @@ _NAMESPACE_ERRORS = frozenset(
     )
 )
 
-# A tag, or what looks like one, with the white space after it.
-_pieces_of_markup = re.compile(rb"<[^>]*>\s*").findall
+# Between a `>` and the next `<`, unless it is all white space.
+_text = re.compile(rb">\s*[^<\s][^<]*")
 
 
 def _tree(body: bytes) -> Element:
     if b"\0" in body:
         # The counts below would miss what they count in UTF-16 without a mark.
         raise MalformedError("The message has NUL characters")
-    # The search for pieces would go to the end of the body for each `<` that has no `>` after it.
-    if body.rfind(b"<") > body.rfind(b">"):
-        raise MalformedError("The message ends within a tag")
     if len(body) > MAX_MARKUP and (body.count(b"<") > MAX_MARKUP or body.count(b"=") > MAX_MARKUP):
         raise TooComplexError(f"The message has more than {MAX_MARKUP} pieces of markup")
-    markup = _pieces_of_markup(body)
-    # An element of depth n needs n tags before its end, and n after.
-    if len(markup) > 2 * MAX_DEPTH or b"&" in body or not names.is_familiar(markup):
-        names.admit(body, markup)
+    outline = _text.sub(b">", body)
+    if b"&" in body or outline not in names.outlines:
+        names.admit(body, outline)
     try:
         return etree.fromstring(body, _PARSER)
     except etree.XMLSyntaxError as error:
@@ -274,15 +265,16 @@ class NameBudget:
     def __init__(self) -> None:
         self._names: set[str] = set()
         self._size = 0
-        # Tags seen in bodies that were admitted.  A body that is made of nothing else but text
-        # cannot show libxml2 anything new, whether it is well-formed or not.
-        self._tags: set[bytes] = set()
-        self._tags_size = 0
-        self.is_familiar = self._tags.issuperset
-
-    def admit(self, body: bytes, markup: Iterable[bytes]) -> None:
+        self.outlines: set[bytes] = set()
         """
-        Take note of the names in `body`, of which `markup` is the pieces.
+        Bodies that were admitted, without their texts.  Another of the same outline and without `&`
+        cannot show libxml2 anything new, whether it is well-formed or not.
+        """
+        self._outlines_size = 0
+
+    def admit(self, body: bytes, outline: bytes) -> None:
+        """
+        Take note of the names in `body`, and of its outline.
 
         Raises SoapError, and has taken no note, if they are too many or too long, and if `body` is not
         well-formed, has a document type, or is too deep.
@@ -302,27 +294,27 @@ class NameBudget:
                 )
             self._names |= new
             self._size = size
-        if survey.is_plain:
-            self._remember(markup)
+        if survey.is_plain and outline not in self.outlines:
+            self._remember(outline)
 
-    def _remember(self, markup: Iterable[bytes]) -> None:
-        for piece in markup:
-            if (
-                piece not in self._tags
-                and len(self._tags) < MAX_NEW_NAMES
-                and self._tags_size + len(piece) <= MAX_NEW_NAME_BYTES
-                and _WHOLE_TAG.fullmatch(piece)
-            ):
-                self._tags.add(piece)
-                self._tags_size += len(piece)
+    def _remember(self, outline: bytes) -> None:
+        if len(outline) > MAX_OUTLINE or not all(map(_whole_tag, _tags(outline))):
+            return
+        if self._outlines_size + len(outline) > MAX_OUTLINES:
+            # Those in use are soon back.
+            self.outlines.clear()
+            self._outlines_size = 0
+        self.outlines.add(outline)
+        self._outlines_size += len(outline)
 
 
 names = NameBudget()
 """The budget of this process."""
 
 
+_tags = re.compile(rb"<[^>]*>").findall
 # Not one that was cut at a `>` within the value of an attribute.
-_WHOLE_TAG = re.compile(rb"""<[^"']*(?:(?:"[^"]*"|'[^']*')[^"']*)*""")
+_whole_tag = re.compile(rb"""<[^"']*(?:(?:"[^"]*"|'[^']*')[^"']*)*""").fullmatch
 
 # With a line feed for each character, which libxml2 drops, 59 are 118.
 _white_texts = re.compile(rb">(\s{16,118})(?=<)").findall
@@ -381,12 +373,6 @@ class _Survey:
 
     def _document_type(self, *_: object) -> NoReturn:
         raise ForbiddenError("The message has a document type declaration (<!DOCTYPE), which SOAP forbids")
-
-
-def _split(tag: str) -> tuple[str | None, str]:
-    """Namespace and local name."""
-    namespace, _, name = tag.rpartition("}")
-    return namespace[1:] or None, name
 
 
 def local_name(tag: str) -> str:

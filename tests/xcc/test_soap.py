@@ -291,6 +291,12 @@ SORTS: dict[str, tuple[Callable[[str, str], str], str]] = {
         lambda _, white: f"<a>{white.replace(chr(10), chr(13) + chr(10))}</a>",
         "{}",
     ),
+    "white space before text": (lambda _, white: f"<a>{white}x</a>", "{}"),
+    "white space before a carriage return": (lambda _, white: f"<a>{white}\r\nx</a>", "{}"),
+    "white space before more than ASCII": (lambda _, white: f"<a>{white}\u00e9</a>", "{}"),
+    "white space after text": (lambda _, white: f"<a>\u00e9{white}</a>", "{}"),
+    "white space after a reference": (lambda _, white: f"<a>&#32;{white}</a>", "{}"),
+    "text with a bracket": (lambda name, _: f"<a> > {name}='' ></a>", "{}"),
     **{
         f"text of {length}": (lambda name, _, length=length: f"<a>{name[-length:]}</a>", "{}")  # type: ignore[misc]
         for length in (1, 2, 3, 4, 15, 16, 59, 60)
@@ -381,17 +387,55 @@ class NameBudgetTests(SynchronousTestCase):
         for number in range(soap.MAX_NEW_NAMES + 100):
             self.assertIsNone(self.read(xcc(f"<a b='{number}'>{number}<!-- c{number} --></a>")))
 
-    def test_tags_that_are_remembered_are_whole(self) -> None:
-        self.assertIsNone(self.read(xcc("""<a b=">" c='">'/>""")))
-        for cut in ('<a b=">', '<a b=">" c=\'">'):
+    def outline(self, body: bytes) -> bytes | None:
+        """What is remembered of `body`, None if nothing is."""
+        before = set(soap.names.outlines)
+        self.assertIsNone(self.read(body))
+        new = soap.names.outlines - before
+        return new.pop() if new else None
+
+    def test_an_outline_has_all_but_texts(self) -> None:
+        one = self.outline(xcc("<a b='c'> > \n1\t</a>\n <d/> 2 <e>\t</e>"))
+        assert one is not None
+        self.assertIn(b"<a b='c'></a>\n <d/><e>\t</e>", one)
+        for same in ("<a b='c'>x</a>\n <d/><e>\t</e>", "<a b='c'></a>\n <d/>\r\n33<e>\t</e>"):
+            self.assertIsNone(self.outline(xcc(same)))
+        for other in (
+            "<a b='d'>1</a>\n <d/><e>\t</e>",
+            "<a b='c'>1</a> \n<d/><e>\t</e>",
+            "<a b='c'>1</a>\n <d/><e>\t\t</e>",
+            "<a b='c'>1\n <d/><e>\t</e></a>",
+        ):
+            self.assertIsNotNone(self.outline(xcc(other)), other)
+
+    def test_a_familiar_outline_is_not_surveyed(self) -> None:
+        self.assertIsNone(self.read(xcc("<a>1</a>")))
+        self.patch(soap, "_Survey", None)
+        self.assertIsNone(self.read(xcc("<a> 22</a>")))
+        self.assertRaises(TypeError, codec.read, xcc("<a>&#32;</a>"))
+        # Whatever stands in a text.
+        for text in ("]]>", "\x01", "\ufffe"):
+            self.assertIsInstance(self.read(xcc(f"<a>{text}</a>")), soap.MalformedError)
+
+    def test_no_outline_hides_a_name(self) -> None:
+        for body in (
             # The one that was cut would open a value in which the names of the next are text.
-            self.assertIsInstance(self.read(xcc(f'{cut} new1="" new2=""/>')), (soap.SoapError, type(None)))
-            self.assertFalse(soap.names.is_familiar([cut.encode()]))
-        self.assertIsNone(self.read(xcc("<![CDATA[<made><up>]]><!-- <as> <well> -->")))
-        for piece in (b"<made>", b"<up>", b"<as>", b"<as> ", b"<well> "):
-            self.assertFalse(soap.names.is_familiar([piece]))
-        self.assertIsNone(self.read(xcc("<a/>")))
-        self.assertTrue(soap.names.is_familiar([b"<a/>"]))
+            """<a b=">" c='">'/>""",
+            """<a b=">"/>""",
+            """<a b="'>x"/>""",
+            "<![CDATA[<made><up>]]>",
+            "<!-- <as> <well> -->",
+            "<?b <c>?>",
+        ):
+            self.assertIsNone(self.outline(xcc(body)), body)
+        self.assertIsNotNone(self.outline(xcc("""<a b='"' c="'"/>""")))
+
+    def test_outlines_are_bounded(self) -> None:
+        for number in range(600):
+            self.assertIsNone(self.read(xcc(f"<a b='{number}{'x' * 1000}'/>")))
+            self.assertLessEqual(sum(map(len, soap.names.outlines)), soap.MAX_OUTLINES)
+        self.assertIn(b"<a b='599", b"".join(soap.names.outlines))
+        self.assertIsNone(self.outline(xcc(f"<a b='{'x' * soap.MAX_OUTLINE}'/>")))
 
 
 def kibibytes() -> int:
