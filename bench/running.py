@@ -27,10 +27,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+_USABLE = sorted(os.sched_getaffinity(0))
+"""The processors there were before anything was tied to one of them."""
+
+
 def processors() -> tuple[set[int], set[int]]:
     """One processor for what is measured and another for the load; the same if there is only one."""
-    usable = sorted(os.sched_getaffinity(0))
-    return {usable[0]}, {usable[-1]}
+    return {_USABLE[0]}, {_USABLE[-1]}
 
 
 class Service:
