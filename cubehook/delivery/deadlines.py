@@ -1,4 +1,4 @@
-"""One timer for many things that may all last equally long."""
+"""Timers that do for many things: the reactor keeps one call for all of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,43 @@ from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from cubehook.events import Micros
+
 T = TypeVar("T", bound=Hashable)
 
 _SLACK = 0.001
+
+
+class Alarm:
+    """Calls `ring` once, at the earliest of the times it was set to since it rang last; never before."""
+
+    def __init__(self, reactor: IReactorTime, now: Callable[[], Micros], ring: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._now = now
+        self._ring = ring
+        self._timer: IDelayedCall | None = None
+        self._at: Micros = 0
+
+    def at(self, at: Micros) -> None:
+        """Ring at `at`, or earlier if it is set to that already."""
+        if self._timer is not None:
+            if self._at <= at:
+                return
+            self._timer.cancel()
+        self._at = at
+        # Some more, so that rounding never wakes us too early.
+        seconds = max(0.0, (at - self._now()) / 1_000_000) + _SLACK
+        self._timer = self._reactor.callLater(seconds, self._rings)
+
+    def cancel(self) -> None:
+        """Do not ring, until set again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _rings(self) -> None:
+        self._timer = None
+        self._ring()
 
 
 class Deadlines(Generic[T]):

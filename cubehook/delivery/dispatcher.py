@@ -14,8 +14,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import config
-from cubehook.delivery.lanes import WINDOW, Lanes, Means, Observer, Status
+from cubehook.delivery.lanes import Backlog, Lanes, Means, Observer, Status
 from cubehook.delivery.payload import Renderer
+from cubehook.delivery.window import WINDOW
 from cubehook.events import CallState, Event, Granularity, Micros
 from cubehook.ids import Ids
 from cubehook.interfaces import IDeliveryStore, ITransport
@@ -29,7 +30,7 @@ class Dispatcher:
     Delivers events to webhooks: at least once, in order within a call, each webhook for itself.
 
     - An event waits until its predecessor of the same call was delivered or given up, and until that
-      is committed (or `lanes.RECORD_SECONDS` have passed: a store that is away stops nobody).
+      is committed (or `window.RECORD_SECONDS` have passed: a store that is away stops nobody).
     - Calls never wait for each other, nor webhooks.  Of one webhook at most its `concurrency`
       attempts are under way.
     - A failed attempt is repeated by the webhook's schedule, then the delivery is given up (`failed`).
@@ -70,15 +71,16 @@ class Dispatcher:
 
     # Which webhooks there are
 
-    def add(self, webhook: config.Webhook, transport: ITransport) -> None:
+    def add(self, webhook: config.Webhook, transport: ITransport, pending: int = 0) -> None:
         """
         Deliver to `webhook` from now on, beginning with what is pending for it on disk.
 
-        ValueError if there is a webhook of that id.  One that is not `enabled` is sent nothing.
+        `pending` tells how many deliveries those are, for `status` to count from.  ValueError if
+        there is a webhook of that id.  One that is not `enabled` is sent nothing.
         """
         if webhook.id in self._lanes:
             raise ValueError(f"webhook {webhook.id} is there already: replace it")
-        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport)
+        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, Backlog(pending))
         self._reroute()
         if self._running and webhook.enabled:
             lanes.start()
@@ -95,7 +97,7 @@ class Dispatcher:
         such webhook.
         """
         old = self._lanes[webhook.id]
-        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport)
+        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, old.backlog)
         self._reroute()
 
         def start() -> None:
@@ -115,8 +117,8 @@ class Dispatcher:
         self._reroute()
         return self._close(lanes, grace)
 
-    def _new_lanes(self, webhook: config.Webhook, transport: ITransport) -> Lanes:
-        return Lanes(webhook, transport, self._defaults, self._means, self._reroute, self._window)
+    def _new_lanes(self, webhook: config.Webhook, transport: ITransport, backlog: Backlog) -> Lanes:
+        return Lanes(webhook, transport, self._defaults, self._means, self._reroute, backlog, self._window)
 
     def _close(
         self, lanes: Lanes, grace: float | None, then: Callable[[], None] | None = None

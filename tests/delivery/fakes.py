@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from cubehook import config
 from cubehook.delivery.dispatcher import Dispatcher
-from cubehook.delivery.lanes import WINDOW
+from cubehook.delivery.window import WINDOW
 from cubehook.events import CallEvent, CallState, Event, Granularity, Micros, iso
 from cubehook.ids import Ids, id_text
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
@@ -105,6 +105,11 @@ class MemoryStore:
         self.away = False
         self.commit_later()
 
+    @property
+    def idle(self) -> bool:
+        """Everything that was written is committed."""
+        return not self._writes and not self._pending_commit
+
     def crash(self) -> None:
         """What was not committed is gone, and nobody will be told."""
         self._writes = []
@@ -142,6 +147,12 @@ class MemoryStore:
         seconds = self.latency()
         if seconds:
             await deferLater(self.clock, seconds)
+
+    def count_pending(self, webhook: str) -> int:
+        """As the service counts it before it begins."""
+        return sum(
+            row.webhook == webhook and row.status is DeliveryStatus.PENDING for row in self.rows.values()
+        )
 
     async def pending(self, webhook: str, now: Micros, exclude: Sequence[int], limit: int) -> list[Delivery]:
         self.reads.append((webhook, limit))
@@ -279,7 +290,7 @@ class Desk:
             window=window,
         )
         for webhook, transport in webhooks:
-            self.dispatcher.add(webhook, transport)
+            self.dispatcher.add(webhook, transport, self.store.count_pending(webhook.id))
 
     def now(self) -> Micros:
         return BASE + round(self.clock.seconds() * 1_000_000)

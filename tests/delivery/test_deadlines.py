@@ -1,11 +1,47 @@
-"""One timer for many deadlines."""
+"""One timer for many deadlines, and one for whichever comes first."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from cubehook.delivery.deadlines import Deadlines
+from cubehook.delivery.deadlines import Alarm, Deadlines
+from cubehook.events import Micros
+
+
+class AlarmTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.rang: list[Micros] = []
+        self.alarm = Alarm(self.clock, self.now, lambda: self.rang.append(self.now()))
+
+    def now(self) -> Micros:
+        return round(self.clock.seconds() * 1_000_000)
+
+    def test_it_rings_once_at_the_earliest_time_and_never_before(self) -> None:
+        for at in (5_000_000, 3_000_000, 4_000_000):
+            self.alarm.at(at)
+        self.clock.pump([0.5] * 20)
+        [rang] = self.rang
+        self.assertTrue(3_000_000 < rang <= 3_500_000)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_it_may_be_set_again(self) -> None:
+        self.alarm.at(1_000_000)
+        self.clock.advance(2)
+        self.alarm.at(1_500_000)
+        self.clock.advance(0.01)
+        self.assertEqual([2_000_000, 2_010_000], self.rang)
+
+    def test_cancelled_it_is_silent_until_set_again(self) -> None:
+        self.alarm.cancel()
+        self.alarm.at(1_000_000)
+        self.alarm.cancel()
+        self.clock.advance(5)
+        self.assertEqual([], self.rang)
+        self.alarm.at(6_000_000)
+        self.clock.advance(2)
+        self.assertEqual(1, len(self.rang))
 
 
 class DeadlinesTests(SynchronousTestCase):

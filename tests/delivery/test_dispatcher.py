@@ -13,7 +13,8 @@ from zope.interface.verify import verifyObject
 
 from cubehook import config
 from cubehook.delivery.breaker import FAILING_AFTER
-from cubehook.delivery.lanes import FAILING_SPACING, OWN_HOLD, RECORD_SECONDS, TIMEOUT_MARGIN
+from cubehook.delivery.lanes import FAILING_SPACING, OWN_HOLD, TIMEOUT_MARGIN
+from cubehook.delivery.window import RECORD_SECONDS
 from cubehook.events import CallState, Granularity
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
 from cubehook.records import Attempt, DeliveryStatus, ErrorClass
@@ -474,6 +475,19 @@ class GoneTests(SynchronousTestCase):
         self.assertEqual((0, 3), (status.resident, status.pending))
         self.assertIn("answered 410", status.problem or "")
 
+    def test_gone_at_the_first_delivery_that_a_read_brings(self) -> None:
+        receiver = Scripted(always(GONE))
+        desk = Desk((webhook(), receiver))
+        desk.calls(3)
+        desk.store.answering = Deferred()
+        desk.start()
+        desk.store.answering.callback(None)
+        desk.advance(3600, step=60)
+        self.assertEqual(1, len(receiver.sent))
+        status = desk.dispatcher.status("crm")
+        self.assertEqual((0, 3), (status.resident, status.pending))
+        self.assertEqual([], desk.clock.getDelayedCalls())
+
     def test_enabled_again_it_gets_what_was_kept_in_order(self) -> None:
         desk = Desk((webhook(), Scripted(always(GONE)))).start()
         call = desk.call()
@@ -669,6 +683,23 @@ class StopTests(SynchronousTestCase):
         self.assertEqual([], again.sent)
         life.advance(3)
         self.assertEqual([(1, 2), (2, 1)], [(out.event.payload.sequence, out.attempt) for out in again.sent])
+
+    def test_what_an_old_life_left_is_counted_before_it_is_read(self) -> None:
+        old = Desk((webhook(), Scripted()), window=10).start()
+        old.calls(100)
+        old.store.crash()
+        receiver = Scripted(script(GONE))
+        life = Desk((webhook(), receiver), window=10, clock=old.clock, store=old.store, ids=old.ids)
+        self.assertEqual(100, life.dispatcher.status("crm").pending)
+        life.start()
+        self.assertEqual(100, life.dispatcher.status("crm").pending)
+        life.calls(1)
+        self.assertEqual(100, life.dispatcher.status("crm").pending, "it is disabled, and wants no new ones")
+        _ = life.dispatcher.replace(webhook(), receiver)
+        life.calls(1)
+        life.advance(5)
+        self.assertEqual(101, len({out.id for out in receiver.sent}))
+        self.assertEqual(0, life.dispatcher.status("crm").pending)
 
     def test_the_start_reads_only_what_is_pending(self) -> None:
         receiver = Scripted(always(OK))
@@ -900,7 +931,7 @@ class WindowTests(SynchronousTestCase):
         ).start()
         desk.calls(6)
         desk.calls(1)
-        resident = desk.dispatcher._lanes["crm"]._resting
+        resident = desk.dispatcher._lanes["crm"]._window._resting
         self.assertEqual([10.0, 20.0, 30.0], sorted((due - desk.now()) / 1e6 for due, _, _ in resident))
 
     def test_what_was_read_before_it_was_announced_is_sent_once(self) -> None:

@@ -107,7 +107,7 @@ class Life:
             self.alive = False
             self.world.store.crash()
             self.world.made = [each for each in self.world.made if each.id in self.world.store.rows]
-        while not stopping.called:
+        while not stopping.called or not self.world.store.idle:
             self.world.clock.advance(STEP)
         self.alive = False
 
@@ -247,6 +247,9 @@ class ModelTests(SynchronousTestCase):
                     break
             clock.advance(STEP if now < seconds + 100 else 1.0)
         check_end(world)
+        self.assertEqual(
+            [0] * len(world.hooks), [life.desk.dispatcher.status(hook).pending for hook in world.hooks]
+        )
         life.ends(kill=False)
         self.assertEqual([], self.flushLoggedErrors())
 
