@@ -1,7 +1,9 @@
 """
-The listeners' side of HTTP: bodies capped before they are held, every request in the access log.
+The listeners' side of HTTP: bodies capped, requests in time, every request in the access log.
 
 Twisted's `Request` takes a body of any size (to a temporary file); here nothing past the limit is kept.
+Twisted's own timeout begins again with each byte, so that a client may take for ever over a request;
+here a request as a whole has its time.
 """
 
 from __future__ import annotations
@@ -9,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.web.http import HTTPChannel
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES, HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
@@ -22,8 +27,84 @@ MAX_BODY = 1 << 20
 MAX_DISCARDED = 16 << 20
 """Bytes over the limit that are read and dropped, so that the sender gets to see its 413."""
 
-IDLE_TIMEOUT = 600
-"""Seconds for which a kept-open connection may be silent: routers keep theirs up to ten minutes."""
+REQUEST_SECONDS = 60
+"""From the first byte of a request, or the opening of a connection, to the request's last byte."""
+
+IDLE_SECONDS = 600
+"""For which a kept-open connection may be silent: routers keep theirs up to ten minutes."""
+
+CLOSING_SECONDS = 15
+"""For which a connection that is being closed may take what was written to it."""
+
+TICK_SECONDS = 5
+"""How often connections are looked at, and so how exact these times are."""
+
+_NEVER = 1 << 62
+
+
+class TimedChannel(HTTPChannel):
+    """
+    A connection with a time by which its client must have done what is awaited of it.
+
+    That is to complete a request, to begin the next or, once all is over, to take the answer;
+    while a request is being handled it is nothing.
+    """
+
+    site: AccessSite
+    due = 0
+    """The site's tick at which the connection ends."""
+    _idle = False
+    _closing = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self._await(REQUEST_SECONDS)
+        self.site.opened(self)
+
+    def _await(self, seconds: int) -> None:
+        self.due = self.site.tick + seconds // TICK_SECONDS + 1
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._idle:
+            self._idle = False
+            self._await(REQUEST_SECONDS)
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def allContentReceived(self) -> None:
+        self.due = _NEVER
+        super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: Request) -> None:
+        # First, for what was sent ahead begins the next request before `super` returns.
+        self._idle = bool(self.persistent)
+        self._closing = not self._idle
+        self._await(IDLE_SECONDS if self._idle else CLOSING_SECONDS)
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+
+    def overdue(self) -> None:
+        """End the connection: in peace first, at the next call by force."""
+        if self._closing:
+            self.transport.abortConnection()  # type: ignore[union-attr]
+            return
+        if not self._idle:
+            self.site.log_overdue(self)
+        self.close()
+
+    def close(self) -> None:
+        """Close once the answer that is being made is written; at once if there is none."""
+        self.persistent = False
+        if self._handlingRequest:
+            request = self.requests[0]
+            if not request.startedWriting:
+                request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            return
+        self._closing = True
+        self._await(CLOSING_SECONDS)
+        self.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.closed(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
 class LimitedRequest(Request):
@@ -53,19 +134,35 @@ class LimitedRequest(Request):
             self._held = self.content = BytesIO()
         self._discarded += len(data)
         if self._discarded > MAX_DISCARDED:
-            self.channel.forceAbortClient()
+            self.channel.transport.abortConnection()  # type: ignore[union-attr]
+
+    def finish(self) -> None:
+        if not self.startedWriting:
+            # Otherwise an empty answer, which most of ours are, would go out as a body in no chunks.
+            if self.method != b"HEAD" and self.code not in NO_BODY_CODES:
+                self.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
+            super().write(b"")  # type: ignore[no-untyped-call]
+        super().finish()  # type: ignore[no-untyped-call]
+
+    def write(self, data: bytes) -> None:
+        # Klein writes an empty answer before it finishes the request; there is nothing to write.
+        if data or self.startedWriting:
+            super().write(data)  # type: ignore[no-untyped-call]
 
 
 class AccessSite(Site):
     """
     A site that hands each finished request to `access`, keeps no sessions and speaks HTTP/1 only.
 
-    `access` is called after the answer was written; it must be quick.
+    `access` is called after the answer was written; it must be quick.  Connections end when their
+    client is too slow, by one timer for all of them, which runs while there are any.
     """
 
+    _log = Logger()
     # The default protocol passes every call through proxies to be able to switch to HTTP/2.
-    protocol = HTTPChannel  # type: ignore[assignment]
+    protocol = TimedChannel  # type: ignore[assignment]
     displayTracebacks = False
+    tick = 0
 
     def __init__(
         self,
@@ -77,12 +174,46 @@ class AccessSite(Site):
         super().__init__(  # type: ignore[no-untyped-call]
             resource,
             requestFactory=LimitedRequest,
-            timeout=IDLE_TIMEOUT,
+            timeout=None,
             parsePOSTFormSubmission=False,
             reactor=reactor,
         )
         self._access = access
         self.now = now
+        self._channels: set[TimedChannel] = set()
+        self._timer: IDelayedCall | None = None
 
     def log(self, request: LimitedRequest) -> None:  # type: ignore[override]
         self._access(request)
+
+    def log_overdue(self, channel: TimedChannel) -> None:
+        """Say that a client did not complete its request."""
+        self._log.info(
+            "{address} took more than {seconds} s over a request, and is cut off",
+            address=getattr(channel.getPeer(), "host", "-"),
+            seconds=REQUEST_SECONDS,
+        )
+
+    def close_connections(self) -> None:
+        """Close what is open: a connection that waits for its answer after that, others at once."""
+        for channel in list(self._channels):
+            channel.close()
+
+    def opened(self, channel: TimedChannel) -> None:
+        """Watch over a connection."""
+        self._channels.add(channel)
+        if self._timer is None:
+            self._timer = self.reactor.callLater(TICK_SECONDS, self._look)
+
+    def closed(self, channel: TimedChannel) -> None:
+        """Forget a connection."""
+        self._channels.discard(channel)
+        if not self._channels and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self.tick = tick = self.tick + 1
+        self._timer = self.reactor.callLater(TICK_SECONDS, self._look)
+        for channel in [channel for channel in self._channels if channel.due <= tick]:
+            channel.overdue()

@@ -1,4 +1,4 @@
-"""The listeners' side of HTTP, over real sockets."""
+"""The listeners' side of HTTP, over real sockets; its times with a clock in the hand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
 from cubehook.net import site
-from cubehook.net.site import AccessSite, LimitedRequest
+from cubehook.net.site import (
+    CLOSING_SECONDS,
+    IDLE_SECONDS,
+    REQUEST_SECONDS,
+    TICK_SECONDS,
+    AccessSite,
+    LimitedRequest,
+    TimedChannel,
+)
 
 reactor: Any = installed
 
@@ -107,9 +118,194 @@ class SiteTests(TestCase):
         head = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
         self.assertEqual(await self.send(head, b"x" * (size - 1)), b"")
 
+    async def test_continue_is_said_to_who_waits_for_it(self) -> None:
+        head = b"POST / HTTP/1.1\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        answer = await self.send(head, b"xx")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 "), answer)
+
+    async def test_http_1_0(self) -> None:
+        answer = await self.send(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nxx")
+        self.assertTrue(answer.startswith(b"HTTP/1.0 200 "))
+        self.assertTrue(answer.endswith(b"\r\n\r\n2"))
+
+    async def test_many_requests_sent_ahead(self) -> None:
+        count = 3_000
+        ahead = b"POST / HTTP/1.1\r\n\r\n" * (count - 1)
+        answer = await self.send(ahead + b"POST / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        self.assertEqual((answer.count(b"HTTP/1.1 200 "), len(self.seen)), (count, count))
+
     async def test_connection_is_kept(self) -> None:
         request = b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"
         last = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nxx"
         answer = await self.send(request, last)
         self.assertEqual(answer.count(b"HTTP/1.1 200 "), 2)
         self.assertEqual(len(self.seen), 2)
+
+
+class Answers(Resource):
+    """Answers with `body` in one piece, or only when the test says so."""
+
+    isLeaf = True
+    body = b""
+    waits = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[LimitedRequest] = []
+
+    def render(self, request: LimitedRequest) -> bytes | int:
+        if self.waits:
+            self.waiting.append(request)
+            return NOT_DONE_YET
+        if request.method == b"DELETE":
+            request.setResponseCode(204)
+        # As Klein does, which writes an empty answer too.
+        request.write(self.body)
+        request.finish()
+        return NOT_DONE_YET
+
+
+class Transport(StringTransport):
+    """Closes when it is told to, unless its peer takes nothing."""
+
+    stuck = False
+
+    def loseConnection(self) -> None:
+        super().loseConnection()
+        if not self.stuck:
+            self.connected = False
+            self.protocol.connectionLost(Failure(connectionDone.value))  # type: ignore[attr-defined]
+
+    def abortConnection(self) -> None:
+        super().abortConnection()
+        self.stuck = False
+        self.loseConnection()
+
+
+REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nxx"
+
+
+class TimeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.answers = Answers()
+        self.site = AccessSite(self.answers, lambda request: None, lambda: 1, self.clock)
+
+    def connect(self) -> tuple[TimedChannel, Transport]:
+        channel = self.site.buildProtocol(None)
+        transport = Transport()
+        transport.protocol = channel  # type: ignore[attr-defined]
+        channel.makeConnection(transport)
+        return channel, transport
+
+    def drip(self, channel: TimedChannel, transport: Transport, data: bytes) -> float:
+        """Send a byte every nine seconds; how long the connection lasted."""
+        begun = self.clock.seconds()
+        for n in range(len(data)):
+            if not transport.connected:
+                break
+            channel.dataReceived(data[n : n + 1])
+            self.advance(9)
+        return self.clock.seconds() - begun
+
+    def advance(self, seconds: int) -> None:
+        self.clock.pump([1.0] * seconds)
+
+    def test_head_byte_by_byte(self) -> None:
+        lasted = self.drip(*self.connect(), b"GET /" + b"x" * 100)
+        self.assertTrue(REQUEST_SECONDS <= lasted < REQUEST_SECONDS + 2 * TICK_SECONDS + 9, lasted)
+
+    def test_body_byte_by_byte(self) -> None:
+        channel, transport = self.connect()
+        channel.dataReceived(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 500\r\n\r\n")
+        lasted = self.drip(channel, transport, b"x" * 100)
+        self.assertTrue(REQUEST_SECONDS <= lasted < REQUEST_SECONDS + 2 * TICK_SECONDS + 9, lasted)
+
+    def test_a_later_request_has_as_long(self) -> None:
+        channel, transport = self.connect()
+        channel.dataReceived(REQUEST)
+        self.advance(IDLE_SECONDS - 30)
+        channel.dataReceived(REQUEST[:-1])
+        self.advance(REQUEST_SECONDS - 1)
+        channel.dataReceived(REQUEST[-1:])
+        self.assertEqual(transport.value().count(b"HTTP/1.1 200 "), 2)
+        lasted = self.drip(channel, transport, REQUEST[:-1])
+        self.assertTrue(REQUEST_SECONDS <= lasted < REQUEST_SECONDS + 2 * TICK_SECONDS + 9, lasted)
+
+    def test_a_connection_without_a_request(self) -> None:
+        _, transport = self.connect()
+        self.advance(REQUEST_SECONDS - 1)
+        self.assertTrue(transport.connected)
+        self.advance(1 + 2 * TICK_SECONDS)
+        self.assertFalse(transport.connected)
+
+    def test_an_idle_connection_is_kept_for_its_time(self) -> None:
+        channel, transport = self.connect()
+        channel.dataReceived(REQUEST)
+        self.advance(IDLE_SECONDS - 1)
+        self.assertTrue(transport.connected)
+        self.advance(1 + 2 * TICK_SECONDS)
+        self.assertFalse(transport.connected)
+
+    def test_a_request_in_hand_takes_as_long_as_it_takes(self) -> None:
+        self.answers.waits = True
+        channel, transport = self.connect()
+        channel.dataReceived(REQUEST + b"POST ")
+        self.advance(2 * IDLE_SECONDS)
+        self.assertTrue(transport.connected)
+        (request,) = self.answers.waiting
+        request.finish()
+        self.assertIn(b"HTTP/1.1 200 ", transport.value())
+        # What was sent ahead is a request begun.
+        self.advance(REQUEST_SECONDS + 2 * TICK_SECONDS)
+        self.assertFalse(transport.connected)
+
+    def test_who_does_not_take_the_end_is_cut_off(self) -> None:
+        for last in (REQUEST.replace(b"\r\n", b"\r\nConnection: close\r\n", 1), b"POST "):
+            channel, transport = self.connect()
+            transport.stuck = True
+            channel.dataReceived(last)
+            self.advance(REQUEST_SECONDS + CLOSING_SECONDS + 4 * TICK_SECONDS)
+            self.assertTrue(transport.disconnected)
+
+    def test_one_timer_and_only_while_there_are_connections(self) -> None:
+        pairs = [self.connect() for _ in range(3)]
+        for channel, _ in pairs:
+            channel.dataReceived(REQUEST)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for _, transport in pairs:
+            transport.loseConnection()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_closing_connections_breaks_no_answer(self) -> None:
+        idle, idle_transport = self.connect()
+        idle.dataReceived(REQUEST)
+        self.answers.waits = True
+        busy, busy_transport = self.connect()
+        busy.dataReceived(REQUEST)
+        self.site.close_connections()
+        self.assertFalse(idle_transport.connected)
+        self.assertTrue(busy_transport.connected)
+        (request,) = self.answers.waiting
+        request.finish()
+        self.assertIn(b"Connection: close\r\n", busy_transport.value())
+        self.assertFalse(busy_transport.connected)
+
+    def answer(self, request: bytes) -> bytes:
+        channel, transport = self.connect()
+        channel.dataReceived(request)
+        return bytes(transport.value())
+
+    def test_an_empty_answer_has_no_chunks(self) -> None:
+        answer = self.answer(REQUEST)
+        self.assertIn(b"Content-Length: 0\r\n", answer)
+        self.assertNotIn(b"chunked", answer)
+        self.assertTrue(answer.endswith(b"\r\n\r\n"))
+
+    def test_answers_that_have_no_body_tell_no_length(self) -> None:
+        for method in (b"HEAD", b"DELETE"):
+            self.assertNotIn(b"Content-Length", self.answer(REQUEST.replace(b"POST", method)))
+
+    def test_a_longer_answer_is_whole(self) -> None:
+        self.answers.body = b"hello"
+        self.assertTrue(self.answer(REQUEST).endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"))
