@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection, Context
 from service_identity import CertificateError, VerificationError
@@ -37,13 +37,17 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions, TLSVersion, platformTrust
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web._newclient import Request
+from twisted.web.client import URI, HTTPConnectionPool
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from cubehook.net.egress import BlockedError, EgressPolicy
+
+Origin: TypeAlias = tuple[bytes, bytes, int]
+"""Scheme, host and port."""
 
 IDLE_TIMEOUT = 4
 """Seconds an idle connection is kept: under the 5 s after which many servers close theirs, since a
@@ -63,6 +67,19 @@ class Phase(enum.StrEnum):
     HANDSHAKE = "negotiating TLS"
     WAITING = "waiting for the answer"
     READING = "reading the answer's body"
+
+
+class Target:
+    """What a URL says: the origin, the endpoint it is reached by, and what a request's head has of it."""
+
+    __slots__ = ("endpoint", "host", "origin", "path", "url")
+
+    def __init__(self, url: bytes, origin: Origin, endpoint: IStreamClientEndpoint, uri: URI) -> None:
+        self.url = url
+        self.origin = origin
+        self.endpoint = endpoint
+        self.path: bytes = uri.originForm
+        self.host: bytes = uri.netloc.rpartition(b"@")[2]
 
 
 class WebhookAgent:
@@ -86,7 +103,8 @@ class WebhookAgent:
         self._policy = policy
         self._timeout = timeout
         self._tls = tls or platform_tls
-        self._endpoints: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = {}
+        self._endpoints: dict[Origin, IStreamClientEndpoint] = {}
+        self._target: Target | None = None
         self._meters: dict[Any, _Meter] = {}
         self._pool = pool = HTTPConnectionPool(reactor)
         pool.maxPersistentPerHost = concurrency
@@ -97,17 +115,25 @@ class WebhookAgent:
         """An agent for one request, which remembers how far it came and with whom."""
         return Exchange(self)
 
-    def endpoint(self, uri: URI) -> IStreamClientEndpoint:
-        """Where `uri` leads, guarded; made once for each origin, since a webhook has but one."""
-        key = (uri.scheme, uri.host, uri.port)
-        endpoint = self._endpoints.get(key)
-        if endpoint is None:
-            endpoint = self._endpoints[key] = self._make_endpoint(uri)
-        return endpoint
+    def target(self, url: bytes) -> Target:
+        """
+        Where `url` leads; SchemeNotSupported if it is neither http nor https.
 
-    def connection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
-        """A connection to `endpoint`, kept from before or new."""
-        return self._pool.getConnection(key, endpoint)
+        The last answer is remembered, since a webhook has but one URL, and an endpoint for each origin.
+        """
+        target = self._target
+        if target is None or target.url != url:
+            uri = URI.fromBytes(url)
+            origin = (uri.scheme, uri.host, uri.port)
+            endpoint = self._endpoints.get(origin)
+            if endpoint is None:
+                endpoint = self._endpoints[origin] = self._make_endpoint(uri)
+            target = self._target = Target(url, origin, endpoint, uri)
+        return target
+
+    def connection(self, target: Target) -> Deferred[Any]:
+        """A connection to `target`, kept from before or new."""
+        return self._pool.getConnection(target.origin, target.endpoint)
 
     def meter(self, connection: Any) -> _Meter:
         """What counts the bytes of a connection made here."""
@@ -139,7 +165,7 @@ class WebhookAgent:
         return _MeteredEndpoint(endpoint, self._meters)
 
 
-@implementer(IAgent, IAgentEndpointFactory)
+@implementer(IAgent)
 class Exchange:
     """
     One request and its response over a `WebhookAgent`.
@@ -152,7 +178,6 @@ class Exchange:
     `Accept-Encoding` is not sent.
     """
 
-    persistent = True
     encoding = b""
     _connection: Any = None
     _answered = False
@@ -167,18 +192,15 @@ class Exchange:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        if headers is not None:
-            headers.removeHeader(b"accept-encoding")
-        # Twisted's Agent asks its pool for nothing but `persistent` and `getConnection`.
-        agent = Agent.usingEndpointFactory(self._agent.reactor, self, pool=self)
-        answered: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
+        # What Twisted's Agent does, which would take the URL apart anew for each request.
+        target = self._agent.target(uri)
+        headers = Headers() if headers is None else headers
+        headers.removeHeader(b"accept-encoding")
+        if not headers.hasHeader(b"host"):
+            headers.addRawHeader(b"host", target.host)
+        request = Request(method, target.path, headers, bodyProducer, persistent=True)
+        answered: Deferred[IResponse] = self._agent.connection(target).addCallback(self._connected, request)
         return answered.addCallback(self._headers_received)
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        return self._agent.endpoint(uri)
-
-    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
-        return self._agent.connection(key, endpoint).addCallback(self._connected)
 
     @property
     def phase(self) -> Phase:
@@ -204,11 +226,12 @@ class Exchange:
         if self._connection is not None:
             self._connection.transport.abortConnection()
 
-    def _connected(self, connection: Any) -> Any:
+    def _connected(self, connection: Any, request: Request) -> Deferred[IResponse]:
         self._meter = self._agent.meter(connection)
         self._meter.expect_headers()
         self._connection = connection
-        return connection
+        answered: Deferred[IResponse] = connection.request(request)
+        return answered
 
     def _headers_received(self, response: IResponse) -> IResponse:
         self._answered = True

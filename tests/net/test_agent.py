@@ -11,7 +11,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.client import URI, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 from twisted.web.error import SchemeNotSupported
 
 from cubehook.net.agent import Phase, WebhookAgent, _Guard, platform_tls
@@ -44,13 +44,34 @@ class AgentTests(SynchronousTestCase):
 
     def test_an_origin_has_one_endpoint(self) -> None:
         agent = self._agent()
-        first = agent.endpoint(URI.fromBytes(b"http://hook.test/a"))
-        self.assertIs(agent.endpoint(URI.fromBytes(b"http://hook.test/b")), first)
-        self.assertIsNot(agent.endpoint(URI.fromBytes(b"http://hook.test:81/")), first)
+        first = agent.target(b"http://hook.test/a")
+        self.assertIs(agent.target(b"http://hook.test/a"), first)
+        second = agent.target(b"http://hook.test/b?c=d#e")
+        self.assertEqual((first.path, second.path), (b"/a", b"/b?c=d"))
+        self.assertIs(second.endpoint, first.endpoint)
+        self.assertIsNot(agent.target(b"http://hook.test:81/").endpoint, first.endpoint)
+        self.assertIsNot(agent.target(b"https://hook.test/").endpoint, first.endpoint)
+
+    def test_the_host_to_ask_for(self) -> None:
+        agent = self._agent()
+        for url, host in (
+            (b"http://hook.test", b"hook.test"),
+            (b"http://me:pass@hook.test:81/", b"hook.test:81"),
+            (b"http://[2001:db8::1]:81/", b"[2001:db8::1]:81"),
+        ):
+            self.assertEqual(agent.target(url).host, host)
+            self.assertTrue(agent.target(url).path.startswith(b"/"))
+
+    def test_nothing_breaks_out_of_the_requests_head(self) -> None:
+        for method, url in ((b"POST /\r\n", b"http://hook.test/"), (b"POST", b"http://hook.test/a b")):
+            with self.assertRaises(ValueError):
+                _ = self._agent().exchange().request(method, url)
+        target = self._agent().target(b"http://hook.test/a\r\nX: y")
+        self.assertNotIn(b"\n", target.path + target.host)
 
     def test_no_scheme_but_http(self) -> None:
         with self.assertRaises(SchemeNotSupported):
-            self._agent().endpoint(URI.fromBytes(b"ftp://hook.test/"))
+            self._agent().target(b"ftp://hook.test/")
 
     def test_closing_without_connections(self) -> None:
         self.successResultOf(Deferred.fromCoroutine(self._agent().close()))
