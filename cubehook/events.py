@@ -77,11 +77,14 @@ class Connection(msgspec.Struct, gc=False, omit_defaults=True):
 
     Mutable, and owned by the tracker.  `state` is Cisco's connection state as the event
     elements told it, or `LEFT`.  Each of the three times is set once, and not set when the
-    leg was already past it: they tell which states the leg has announced.
+    leg was already past it: they tell which states the leg has announced.  `dialled` counts
+    where `direction` was not told: what the gateway told of the leg shows that it made it, so that
+    it is not the caller's.
     """
 
     connection_id: str
     direction: Direction | None = None
+    dialled: bool = False
     state: str = "IDLE"
     calling_number: str | None = None
     called_number: str | None = None

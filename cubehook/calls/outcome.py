@@ -15,21 +15,29 @@ def over(call: Call) -> bool:
     """
     Whether the call has ended: its incoming leg disconnected, or no leg is left.
 
-    While another incoming leg is up (joined in a transfer) the call goes on.  When the
-    incoming leg was never seen, outgoing legs that fail before an answer do not end the call:
-    the caller is still there, and the gateway may hunt on.  See `legless` for that.
+    While another incoming leg is up (joined in a transfer) the call goes on.
+
+    When no leg is known to be the caller's, he may still be there although no leg is, and see the
+    gateway hunt on.  The call is then over only if somebody had answered, or if one of its legs may
+    have been the caller's: one of unknown direction, not `dialled`, and not the only one seen, for
+    that may as well be the first of a hunt.  See `legless` for the calls that this leaves open.
     """
-    caller_gone = someone_up = False
+    caller_gone = caller_left = someone_up = perhaps_caller = False
     for leg in call.connections:
         if not leg.gone:
             if leg.direction is Direction.INCOMING:
                 return False
             someone_up = True
-        elif leg.direction is Direction.INCOMING and leg.state != LEFT:
-            caller_gone = True
+        elif leg.direction is Direction.INCOMING:
+            if leg.state == LEFT:
+                caller_left = True
+            else:
+                caller_gone = True
+        elif leg.direction is None and not leg.dialled:
+            perhaps_caller = True
     if caller_gone or someone_up:
         return caller_gone
-    return answered(call) or any(leg.direction is not Direction.OUTGOING for leg in call.connections)
+    return answered(call) or caller_left or (perhaps_caller and len(call.connections) > 1)
 
 
 def legless(call: Call) -> bool:

@@ -2,8 +2,8 @@
 From connections to calls: at most one ALERTING, CONNECTED and DISCONNECTED for each call.
 
 A gateway tells of legs (`connID`) of a call (`callID`); what it tells may come twice, in any order,
-or not at all.  A `Tracker` keeps the calls of one gateway that are in progress and, for a short
-while, those just ended, so that what still comes of them is not taken for another call.
+or not at all.  A `Tracker` keeps the calls of one gateway that are in progress and, for some
+minutes, those that ended, so that what still comes of them is not taken for another call.
 
 - The event element decides.  `connData/state` is believed in one place: a leg that joins a call by
   `handoffJoin` in state CONNECTED was answered where it came from.
@@ -45,8 +45,19 @@ from cubehook.xcc import messages as xcc
 
 _SECOND = 1_000_000
 
-ENDED_KEPT: Micros = 30 * _SECOND
-"""For how long an ended call is remembered, for the late word of its other legs."""
+ENDED_KEPT: Micros = 300 * _SECOND
+"""
+For how long after the last word of it an ended call is remembered.
+
+A gateway does not use a callID again before it has restarted, which takes it about as long.  Until then
+whatever comes with the callID is late word of the call, or shows that it was taken for over too soon.
+"""
+
+INFERRED_KEPT: Micros = 24 * 3600 * _SECOND
+"""The same for a call that was closed for its silence: it may live on, and must not be told of again."""
+
+LATE_LEGS: Micros = 30 * _SECOND
+"""For how long after the end of a call the ends of its other legs are waited for."""
 
 ENDED_KEPT_MOST = 4096
 """How many ended calls of one gateway are remembered, about 6 MB; the oldest are forgotten first."""
@@ -60,8 +71,16 @@ UNANSWERED_QUIET: Micros = 3600 * _SECOND
 ANSWERED_QUIET: Micros = 24 * 3600 * _SECOND
 """The same for an answered call: XCC has no refresh, so people may talk all day without a word to us."""
 
-LEGLESS_QUIET: Micros = 30 * _SECOND
-"""The same for a call with no leg left but a caller's that was never seen; a hunt goes on sooner."""
+LEGLESS_QUIET: Micros = 180 * _SECOND
+"""
+The same for a call with no leg left but a caller's that was never seen.
+
+A hunt goes on at once, but if that is not told either, there is no word before the next leg is answered or
+fails: a gateway lets it ring for three minutes at most (RFC 3261's timer C).
+"""
+
+LEGS_MOST = 200
+"""How many legs of a call are remembered; of a call with more, those that failed first are forgotten."""
 
 _LONGEST_ID = 64
 _LONGEST_TEXT = 256
@@ -118,12 +137,25 @@ class Tracker:
         return self._open.values()
 
     def restore(self, calls: Iterable[Call]) -> None:
-        """Go on with `calls` as they were saved; those that have ended are passed over."""
+        """
+        Go on with `calls` as they were saved, in the order in which they ended.
+
+        Those that ended within `ENDED_KEPT` belong here too, the last `ENDED_KEPT_MOST` of them: what
+        still comes of them must not be taken for another call.  A call in progress goes before one
+        that ended and had the same callID.
+        """
         for call in calls:
+            for leg in call.connections:
+                _share_texts(call, leg)
+            key = call.gateway_call_id
             if not call.ended:
-                for leg in call.connections:
-                    _share_texts(call, leg)
-                self._open[call.gateway_call_id] = call
+                self._past.pop(key, None)
+                self._open[key] = call
+            elif key not in self._open:
+                self._past.pop(key, None)
+                self._past[key] = call
+        for key in list(self._past)[:-ENDED_KEPT_MOST]:
+            del self._past[key]
 
     def connection_data(self, message: xcc.NotifyXccConnectionData, at: Micros) -> Changes:
         """What follows from a notification received at `at`."""
@@ -142,7 +174,11 @@ class Tracker:
         return self._heard(call_id, conn, xcc.Created(detail), at)
 
     def reloaded(self, at: Micros) -> Changes:
-        """The gateway restarted: the calls it had are gone, and its callIDs begin again."""
+        """
+        The gateway restarted: the calls it had are gone, and its callIDs begin again.
+
+        The same is done for a gateway that is no longer configured, of which nobody will tell any more.
+        """
         changes = Changes([], [])
         for call in list(self._open.values()):
             self._close(call, at, changes)
@@ -154,7 +190,7 @@ class Tracker:
         """
         Close calls not heard of for too long, and forget ended ones; to be called about once a minute.
 
-        With `leg_events`, legs of an ended call whose own end was never told are closed here.
+        With `leg_events`, the legs of an ended call that did not end within `LATE_LEGS` are closed too.
         """
         changes = Changes([], [])
         quiet_since = at - LEGLESS_QUIET
@@ -162,10 +198,12 @@ class Tracker:
             quiet = at - call.last_heard_at
             if quiet > ANSWERED_QUIET or (not answered(call) and (quiet > UNANSWERED_QUIET or legless(call))):
                 self._close(call, at, changes)
+                self._keep(call, at, changes)
         for key, call in list(self._past.items()):
-            if not _is_past(call, at):
-                break
-            self._forget(key, at, changes)
+            if _is_past(call, at):
+                self._forget(key, at, changes)
+            elif call.disconnected_at is not None and at - call.disconnected_at > LATE_LEGS:
+                self._close_legs(call, at, changes)
         return changes
 
     def _heard(self, call_id: str, conn: xcc.ConnData, event: xcc.ConnectionEvent, at: Micros) -> Changes:
@@ -257,13 +295,13 @@ class Tracker:
             return
         leg = call.connection(conn_id)
         if leg is None:
-            leg = Connection(conn_id)
-            call.connections.append(leg)
+            leg = _new_leg(call, conn_id, isinstance(event, _ENDS))
         told: CallState | None = None
         match event:
             case xcc.Created():
                 self._learn(call, leg, event)
             case xcc.CallDelivery():
+                leg.dialled = True
                 if leg.state == "IDLE":
                     leg.state = "CALL_DELIVERY"
             case xcc.Alerting():
@@ -398,7 +436,12 @@ class Tracker:
 
     def _forget(self, key: str, at: Micros, changes: Changes) -> None:
         call = self._past.pop(key)
-        if not call.ended or not self.leg_events:
+        if call.ended:
+            self._close_legs(call, at, changes)
+
+    def _close_legs(self, call: Call, at: Micros, changes: Changes) -> None:
+        """Tell the ends of an ended call's legs that nobody told, if legs are told of."""
+        if not self.leg_events:
             return
         legs = [leg for leg in call.connections if not leg.gone]
         for leg in legs:
@@ -442,7 +485,26 @@ class Tracker:
 
 def _is_past(call: Call, at: Micros) -> bool:
     """Whether a call of the past has been kept long enough."""
-    return at - (call.disconnected_at or call.started_at) > ENDED_KEPT
+    last = max(call.disconnected_at or 0, call.last_heard_at)
+    return at - last > (INFERRED_KEPT if call.inferred else ENDED_KEPT)
+
+
+def _new_leg(call: Call, conn_id: str, ends: bool) -> Connection:
+    """
+    A leg that was not seen before; `ends` tells that the first word of it is its end.
+
+    If it is not, the call goes on: of the legs that are gone already, none was the caller's.
+    """
+    if len(call.connections) >= LEGS_MOST:
+        spare = (n for n, old in enumerate(call.connections) if old.gone and old is not _first_incoming(call))
+        del call.connections[next(spare, -1)]
+    if not ends:
+        for other in call.connections:
+            if other.gone and other.direction is None:
+                other.dialled = True
+    leg = Connection(conn_id)
+    call.connections.append(leg)
+    return leg
 
 
 def _first_incoming(call: Call) -> Connection | None:

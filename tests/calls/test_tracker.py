@@ -35,6 +35,9 @@ from tests.calls.wire import (
 
 A, C, D = "ALERTING", "CONNECTED", "DISCONNECTED"
 THIRD = "+12025550143"
+KEPT, LATE, QUIET = (
+    constant / SECOND for constant in (tracker.ENDED_KEPT, tracker.LATE_LEGS, tracker.LEGLESS_QUIET)
+)
 
 
 class TrackerTestCase(SynchronousTestCase):
@@ -495,8 +498,61 @@ class MiddleTests(TrackerTestCase):
         self.assertEqual(self.last().outcome, Outcome.MISSED)
 
     def test_the_only_leg_known(self) -> None:
-        self.assertEqual(self.gateway.play(("x", alerting), ("x", disconnected(16))), [A, D])
-        self.assertEqual(self.gateway.play(("y", disconnected(16))), [])
+        """It may be the caller's, or the first of a hunt: the next word tells."""
+        self.assertEqual(self.gateway.play(("x", alerting), ("x", disconnected(16))), [A])
+        self.assertEqual(self.gateway.play(("y", disconnected(16))), [D])
+        self.assertFalse(self.last().inferred)
+        self.assertEqual(self.gateway.play(("z", disconnected(16))), [])
+
+    def test_the_only_leg_known_and_no_further_word(self) -> None:
+        self.gateway.play(("x", alerting), ("x", disconnected(19)))
+        self.assertEqual(self.gateway.sweep(QUIET), [])
+        (event,) = self.gateway.sweep(1)
+        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.MISSED, True))
+        self.assertEqual(self.gateway.play(("i", disconnected(16))), [])
+
+    def test_hunt_from_the_ringing_of_its_first_leg(self) -> None:
+        first = (("a", alerting), ("a", disconnected(17)))
+        second = (("b", created("out")), ("b", delivered), ("b", disconnected(17)))
+        third = (("c", created("out")), ("c", connected("out")), ("c", disconnected(16)))
+        end = (("i", disconnected(16)),)
+        for restarts in (False, True):
+            self.setUp()
+            states = []
+            for steps in (first, second, third, end):
+                states += self.gateway.play(*steps)
+                if restarts:
+                    self.gateway.restart()
+            self.assertEqual(states, [A, C, D])
+            self.assertEqual(len(self.gateway.calls()), 1)
+
+    def test_hunt_from_the_end_of_its_first_leg(self) -> None:
+        self.assertEqual(self.gateway.play(("a", disconnected(17))), [])
+        self.assertEqual(self.gateway.play(("b", created("out")), ("b", disconnected(17))), [])
+        self.assertEqual(self.gateway.play(("c", created("out")), ("c", connected("out"))), [C])
+        self.assertEqual(self.gateway.play(("c", disconnected(16)), ("i", disconnected(16))), [D])
+
+    def test_delivered_leg_is_not_the_callers(self) -> None:
+        """Its `created` was lost, but only outgoing legs are delivered."""
+        self.assertEqual(self.gateway.play(("a", delivered), ("a", disconnected(17))), [])
+        self.assertEqual(self.gateway.play(("b", created("out")), ("b", alerting)), [A])
+        self.assertEqual(self.gateway.play(("b", disconnected(19))), [])
+        self.assertEqual(self.gateway.play(("i", disconnected(19))), [D])
+        self.assertFalse(self.last().inferred)
+
+    def test_busy_from_the_delivery(self) -> None:
+        end = self.ended(("o", delivered), ("o", disconnected(17)), ("i", disconnected(17)))
+        self.assertEqual((end.outcome, end.inferred), (Outcome.BUSY, False))
+
+    def test_direction_told_goes_before_what_was_concluded(self) -> None:
+        self.gateway.play(("i", delivered), ("o", alerting), ("i", connected("in")), ("o", connected("out")))
+        self.assertEqual(self.gateway.hear("i", disconnected(16)), [D])
+        self.assertEqual(len(self.gateway.calls()), 1)
+        self.assertEqual(self.last().direction, Direction.INCOMING)
+
+    def test_abandoned_from_the_ringing(self) -> None:
+        self.assertEqual(self.gateway.play(("i", alerting), ("i", disconnected(16))), [A])
+        self.assertEqual(self.gateway.hear("o", disconnected(16)), [D])
 
     def test_from_the_answer(self) -> None:
         self.assertEqual(self.gateway.play(("o", connected("out")), ("i", connected("in"))), [C])
@@ -523,9 +579,17 @@ class MiddleTests(TrackerTestCase):
 
     def test_hunt_without_any_word_of_the_caller(self) -> None:
         self.gateway.play(("a", created("out")), ("a", disconnected(17)))
-        self.assertEqual(self.gateway.sweep(29), [])
-        (event,) = self.gateway.sweep(2)
+        self.assertEqual(self.gateway.sweep(QUIET), [])
+        (event,) = self.gateway.sweep(1)
         self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.BUSY, True))
+
+    def test_hunt_that_rings_for_long_unheard(self) -> None:
+        """Only the answer of the second leg is told."""
+        self.gateway.play(("a", created("out")), ("a", disconnected(17)))
+        for _ in range(2):
+            self.assertEqual(self.gateway.sweep(60), [])
+        self.assertEqual(self.gateway.play(("b", connected("out")), ("i", connected("in"))), [C])
+        self.assertEqual(self.gateway.hear("i", disconnected()), [D])
 
 
 class DisorderTests(TrackerTestCase):
@@ -574,9 +638,31 @@ class DisorderTests(TrackerTestCase):
 
     def test_callid_of_a_call_ended_long_ago(self) -> None:
         self.gateway.play(*TALKING, ("i", disconnected()))
-        self.gateway.wait(40)
-        self.assertEqual(self.gateway.play(("x", alerting), ("x", disconnected())), [A, D])
+        self.gateway.wait(KEPT + 1)
+        self.assertEqual(self.gateway.play(("x", alerting), ("x", connected("in"))), [A, C])
         self.assertEqual(len(self.gateway.calls()), 2)
+
+    def test_late_words_keep_the_end_in_mind(self) -> None:
+        """A call whose end was told too soon goes on speaking; it is not told again."""
+        self.gateway.play(*TALKING, ("i", disconnected()))
+        for event in (created("out"), alerting, connected("out")):
+            self.gateway.wait(KEPT - 1)
+            self.gateway.sweep()
+            self.assertEqual(self.gateway.hear("p", event), [])
+        self.gateway.wait(KEPT - 1)
+        self.gateway.restart()
+        self.assertEqual(len(self.gateway.calls()), 1)
+
+    def test_a_call_closed_for_its_silence_is_not_told_again(self) -> None:
+        self.gateway.play(*RINGING)
+        self.assertEqual(len(self.gateway.sweep(3601)), 1)
+        for _ in range(3):
+            self.gateway.sweep(3600)
+        self.assertEqual(self.gateway.play(("o", connected("out")), ("i", connected("in"))), [])
+        self.assertEqual(self.gateway.play(("o", disconnected()), ("i", disconnected())), [])
+        self.assertEqual([call.inferred for call in self.gateway.calls()], [True])
+        self.gateway.sweep(24 * 3600 + 1)
+        self.assertEqual(self.gateway.play(*RINGING), [A])
 
     def test_every_order(self) -> None:
         """However the words of a call are shuffled, it is told once, in order, and closed without help."""
@@ -772,10 +858,58 @@ class RestartTests(TrackerTestCase):
         self.gateway.restart()
         self.assertEqual(list(self.gateway.tracker.open_calls()), before)
 
-    def test_ended_calls_are_not_restored(self) -> None:
+    def test_word_of_an_ended_call_that_comes_after_a_restart(self) -> None:
+        """Whatever is sent again, or comes late, is not of a new call."""
+        call = (*TALKING, ("i", disconnected()))
+        for word in (*call, ("o", disconnected()), ("o", redirected(THIRD)), ("z", alerting)):
+            self.setUp()
+            self.gateway.play(*call)
+            self.gateway.restart()
+            self.assertEqual(self.gateway.tracker.active, 0)
+            self.assertEqual(self.gateway.play(word), [], word)
+            self.gateway.sweep(24 * 3600)
+            self.assertEqual((len(self.gateway.calls()), len(self.gateway.events)), (1, 3), word)
+
+    def test_ended_calls_are_forgotten_in_their_time(self) -> None:
         self.gateway.play(*TALKING, ("i", disconnected()))
-        self.gateway.tracker.restore(self.gateway.calls())
-        self.assertEqual(self.gateway.tracker.active, 0)
+        self.gateway.restart()
+        self.gateway.sweep(KEPT + 1)
+        self.assertEqual(self.gateway.play(("x", alerting)), [A])
+
+    def test_callid_used_again_before_the_restart(self) -> None:
+        """The call in progress counts, in whatever order the two are given; of ended ones the later."""
+        self.gateway.play(*TALKING, ("i", disconnected()))
+        self.gateway.play(("n", created("in", THIRD, CALLED, OTHER_GUID)))
+        old, new = self.gateway.calls()
+        for calls in ([old, new], [new, old]):
+            self.gateway.tracker = self.gateway.restarted()
+            self.gateway.tracker.restore(calls)
+            self.assertEqual([call.id for call in self.gateway.tracker.open_calls()], [new.id])
+        self.assertEqual(self.gateway.play(("n", alerting), ("n", disconnected())), [A, D])
+        old, new = self.gateway.calls()
+        self.gateway.tracker = self.gateway.restarted()
+        self.gateway.tracker.restore([old, new])
+        changes = self.gateway.tracker.connection_data(notification(disconnected(), conn="n"), NOW)
+        assert changes.about is not None
+        self.assertEqual(changes.about.id, new.id)
+
+    def test_no_more_ended_calls_are_restored_than_are_kept(self) -> None:
+        self.patch(tracker, "ENDED_KEPT_MOST", 3)
+        for number in range(5):
+            self.gateway.play(("i", created("in")), ("i", disconnected()), call=str(number))
+        self.gateway.restart()
+        for number in (2, 3, 4):
+            self.assertEqual(self.gateway.play(("o", alerting), call=str(number)), [])
+        self.assertEqual(self.gateway.play(("o", alerting), call="1"), [A])
+
+    def test_cube_no_longer_configured(self) -> None:
+        """What the service does for its calls: take them up, and close them."""
+        self.gateway.play(*TALKING)
+        self.gateway.restart()
+        (event,) = self.gateway.reload()
+        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.ANSWERED, True))
+        self.assertEqual((event.payload.sequence, event.payload.calling_number), (3, CALLER))
+        self.assertTrue(self.gateway.call().ended)
 
 
 class LegEventTests(TrackerTestCase):
@@ -838,6 +972,14 @@ class LegEventTests(TrackerTestCase):
         self.assertIsNone(payload.talk_seconds)
         self.assertEqual(self.gateway.call().leg_sequence, 6)
         self.assertEqual(self.gateway.play(("o", disconnected())), [])
+        self.assertEqual(self.gateway.sweep(KEPT), [])
+
+    def test_leg_whose_end_is_never_told_across_a_restart(self) -> None:
+        self.gateway.play(*TALKING, ("i", disconnected()))
+        self.gateway.restart()
+        self.assertEqual(self.gateway.sweep(LATE), [])
+        (event,) = self.gateway.sweep(1)
+        self.assertEqual(event.payload.connections[0].connection_id, "o")
 
     def test_reload(self) -> None:
         self.gateway.play(*TALKING)
@@ -875,6 +1017,21 @@ class HostileTests(TrackerTestCase):
         text = "x" * 100_000
         self.gateway.hear("i", created("in", text, text, text, conn_intf=text, route_name=text))
         self.assertLess(len(next(iter(self.gateway.saved.values()))), 4000)
+
+    def test_legs_without_end(self) -> None:
+        """Those that failed first are forgotten, the caller's never; no state is told twice."""
+        self.patch(tracker, "LEGS_MOST", 5)
+        self.assertEqual(self.gateway.play(("i", created("in"))), [])
+        for number in range(20):
+            leg = f"o{number}"
+            states = self.gateway.play((leg, created("out")), (leg, alerting), (leg, disconnected(17)))
+            self.assertEqual(states, [A] if number == 0 else [])
+        names = [leg.connection_id for leg in self.gateway.call().connections]
+        self.assertEqual(names, ["i", "o16", "o17", "o18", "o19"])
+        for number in range(20):
+            self.gateway.hear(f"p{number}", created("out"))
+        self.assertEqual(len(self.gateway.call().connections), 5)
+        self.assertEqual(self.gateway.hear("i", disconnected(17)), [D])
 
     def test_nothing_known(self) -> None:
         nothing = xcc.ConnDetailData()

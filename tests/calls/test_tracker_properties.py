@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from random import Random
 from typing import TypeAlias
 
 import msgspec
@@ -15,7 +16,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.events import LEFT, Event, Granularity, Outcome
+from cubehook.simulator import scenarios
+from cubehook.simulator.wire import EVENT_NAMES
 from cubehook.xcc import messages as xcc
+from tests.calls.owed import Word, owed
 from tests.calls.wire import (
     SECOND,
     Gateway,
@@ -247,6 +251,63 @@ def by_call(events: list[Event]) -> dict[int, list[Event]]:
     return calls
 
 
+class Gappy(msgspec.Struct, frozen=True):
+    """A call as the simulator plays it, and how each of its notifications went."""
+
+    script: scenarios.Script
+    fates: list[str]
+    """`answered`, `taken` (but not answered) or `lost`."""
+    restarts: frozenset[int]
+    """Before which notifications we were restarted."""
+
+
+@st.composite
+def gappy(draw: st.DrawFn) -> Gappy:
+    """A call of which windows are lost, or single notifications; after a window we come up again."""
+    # A long call is silent for longer than one may be whose answer was lost.
+    names = st.sampled_from(["hunt", "hunt", *(name for name in scenarios.NAMES if name != "long")])
+    script = scenarios.script(draw(names), Random(draw(st.integers(0, 10**6))), hold_seconds=5.0)
+    count = len(script.steps)
+    fates = ["answered"] * count
+    restarts = set()
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, count - 1))
+        end = min(count, start + draw(st.sampled_from([1, 1, 2, 3, 5, 8])))
+        fates[start:end] = [draw(st.sampled_from(["lost", "taken"])), *["lost"] * (end - start - 1)]
+        if draw(st.booleans()):
+            restarts.add(end)
+    return Gappy(script, fates, frozenset(restarts))
+
+
+def play(told: Gappy) -> tuple[Gateway, list[Event]]:
+    """Say what was not lost, then wait until nothing is open; what was told before that wait."""
+    gateway = Gateway()
+    due = gateway.now
+    for number, (step, fate) in enumerate(zip(told.script.steps, told.fates, strict=True)):
+        due += int(step.after * SECOND)
+        while due - gateway.now > 60 * SECOND:
+            gateway.sweep(60)
+        gateway.now = due
+        if number in told.restarts:
+            gateway.restart()
+        if fate != "lost":
+            for _ in range(step.copies):
+                message = notification(step.event, str(step.call), str(step.leg))
+                gateway.take(gateway.tracker.connection_data(message, due))
+    at_once = list(gateway.events)
+    while gateway.tracker.active:
+        gateway.sweep(60)
+    return gateway, at_once
+
+
+def words_by_call(told: Gappy) -> dict[int, list[Word]]:
+    """What was said of each call, in the words of `owed`."""
+    words: dict[int, list[Word]] = defaultdict(list)
+    for step, fate in zip(told.script.steps, told.fates, strict=True):
+        words[step.call].append(Word(str(step.leg), EVENT_NAMES[type(step.event)], fate == "answered"))
+    return words
+
+
 class PropertyTests(SynchronousTestCase):
     @settings(max_examples=150, deadline=None)
     @given(interleaved(), st.lists(st.integers(0, 60), max_size=3), st.booleans())
@@ -351,6 +412,24 @@ class PropertyTests(SynchronousTestCase):
                 self.assertEqual(states, [state for state in STATES if state in states])
                 if connection.state != LEFT:
                     self.assertEqual(states[-1:], [D])
+
+    @settings(max_examples=400, deadline=None)
+    @given(gappy())
+    def test_gaps_in_real_calls(self, told: Gappy) -> None:
+        """
+        Whatever is lost of a call while we are away, it is told as one call, and closed once; and what
+        is owed is told at once, unless so little was heard that its end could not be known.
+        """
+        gateway, at_once = play(told)
+        for real, words in words_by_call(told).items():
+            calls = [call.id for call in gateway.calls() if call.gateway_call_id == str(real)]
+            self.assertLessEqual(len(calls), 1)
+            states = [event.payload.call_state.value for event in gateway.told() if event.call in calls]
+            self.assertEqual(states, [state for state in STATES if state in states])
+            self.assertEqual(states[-1:], [D] * len(calls))
+            came = {event.payload.call_state.value for event in at_once if event.call in calls}
+            # In every scenario the incoming leg of a call has its call's number.
+            self.assertEqual(owed(words, str(real)) - came, set())
 
     def test_time_does_not_run_in_the_tracker(self) -> None:
         """Times told are times handed in."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from cubehook.calls.numbers import Numbers
-from cubehook.calls.tracker import Changes, Tracker
+from cubehook.calls.tracker import ENDED_KEPT, Changes, Tracker
 from cubehook.events import Call, Event, Granularity, Micros
 from cubehook.ids import Ids
 from cubehook.xcc import messages as xcc
@@ -127,9 +127,15 @@ class Gateway:
         return self.take(self.tracker.reloaded(self.now))
 
     def restart(self) -> None:
-        """A new tracker that knows what the store does."""
-        self.tracker = self._tracker(self.tracker.leg_events)
-        self.tracker.restore(call for call in self.calls() if not call.ended)
+        """A new tracker that knows what the store does: what is open, and what ended a short while ago."""
+        self.tracker = self.restarted()
+        calls = sorted(self.calls(), key=lambda call: (call.ended, call.disconnected_at))
+        since = self.now - ENDED_KEPT
+        self.tracker.restore(c for c in calls if c.disconnected_at is None or c.disconnected_at >= since)
+
+    def restarted(self) -> Tracker:
+        """A new tracker that knows nothing yet."""
+        return self._tracker(self.tracker.leg_events)
 
     def calls(self) -> list[Call]:
         """Every call ever saved, as the store has it, oldest first."""
