@@ -29,15 +29,19 @@ _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _DIALLED = re.compile(r"\+?[0-9*#]+")
 _DIGITS = re.compile(r"[0-9]+")
 _SEPARATORS = str.maketrans("", "", " -.()/")
+# RFC 3966: where a local number is to be dialled.  It need not be what stands before it, and it is elsewhere
+# than the cube's region.
+_CONTEXT = re.compile(";phone-context=", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 
 # RFC 3323 and 3GPP TS 24.229 write anonymous@anonymous.invalid and unavailable@unknown.invalid;
 # the rest are what trunks send in their place.
 _NOBODY = frozenset(
     {
-        "anonymous", "anonymouscaller", "blocked", "calleridunavailable", "nocallerid", "notavailable",
-        "private", "privatecaller", "privatenumber", "restricted", "unavailable", "unknown",
-        "unknowncaller", "unknownnumber", "withheld",
+        "anonymous", "anonymouscaller", "blocked", "blockednumber", "calleridunavailable", "nocallerid",
+        "notavailable", "numberwithheld", "private", "privatecaller", "privatenumber", "restricted",
+        "restrictednumber", "unavailable", "unknown", "unknowncaller", "unknownnumber", "withheld",
+        "withheldnumber",
     }
 )  # fmt: skip
 _NOBODY_HOSTS = ("anonymous.invalid", "unknown.invalid")
@@ -82,6 +86,8 @@ def _read(address: str, declared: bool, region: str | None) -> str | None:
         return address
     if len(dialled) < _SHORTEST_NATIONAL or not _DIGITS.fullmatch(dialled):
         return user
+    if _CONTEXT.search(address):
+        return user
     return _completed(dialled, declared, region) or user
 
 
@@ -97,7 +103,8 @@ def _parts(address: str) -> tuple[str, str]:
         case "sip" | "sips":
             user, at, host = rest.partition("@")
             if not at:
-                return "", ""
+                # A host begins with no plus: some leave it out after a number.
+                return (unquote(re.split("[:;?]", rest, maxsplit=1)[0]) if rest.startswith("+") else ""), ""
         case _:
             user, at, host = address.partition("@")
             if not at:

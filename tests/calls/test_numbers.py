@@ -56,6 +56,9 @@ class UriTests(SynchronousTestCase):
             "<tel:+12512501663>",
             "tel:%2B12512501663",
             "+12512501663@192.0.2.10",
+            "sip:+12512501663",
+            "sip:+12512501663;user=phone",
+            "tel:+12512501663;phone-context=+49",
         ):
             self.assertEqual(read(uri, "URI"), "+12512501663", uri)
 
@@ -65,6 +68,12 @@ class UriTests(SynchronousTestCase):
     def test_extension_in_uri(self) -> None:
         self.assertEqual(read("sip:1001@192.0.2.10:5060", "URI", "US"), "1001")
         self.assertEqual(read("tel:1001;phone-context=+1251", "URI", "US"), "1001")
+
+    def test_local_to_elsewhere(self) -> None:
+        """The cube is in Germany, the number is not: it is no German number, nor can it be completed."""
+        for uri in ("tel:02079460958;phone-context=+44", "sip:02079460958;Phone-Context=+44@192.0.2.10"):
+            self.assertEqual(read(uri, "URI", "DE"), "02079460958", uri)
+            self.assertEqual(read(uri, "E164", "GB"), "02079460958", uri)
 
     def test_alphanumeric_stays_whole(self) -> None:
         for uri in ("sip:alice@example.com", "sip:%00123@example.com", "tel:alice", "alice"):
@@ -134,6 +143,8 @@ class NobodyTests(SynchronousTestCase):
             "RESTRICTED",
             "private",
             "Private Number",
+            "Restricted Number",
+            "number withheld",
             "unavailable",
             "sip:192.0.2.10:5060",
             "sip:@192.0.2.10",
