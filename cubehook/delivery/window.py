@@ -197,8 +197,6 @@ class Window:
 
     def look(self) -> None:
         """Make ready what has fallen due by now, here and on disk."""
-        if not self._open:
-            return
         now = self._now()
         resting = self._resting
         while resting and resting[0][0] <= now:

@@ -380,6 +380,17 @@ class HoldTests(SynchronousTestCase):
         self.assertEqual(["crm"], desk.notes.releases)
         self.assertIsNone(desk.dispatcher.status("crm").held_until)
 
+    def test_what_was_turned_away_together_is_not_tried_again_together(self) -> None:
+        receiver = Scripted()
+        desk = Desk((webhook(concurrency=3), receiver), defaults=self.QUICK).start()
+        desk.calls(3)
+        for _number in range(3):
+            receiver.open[0].callback(held(30))
+        desk.advance(31)
+        self.assertEqual((1, []), (len(receiver.open), desk.notes.releases))
+        receiver.open[0].callback(OK)
+        self.assertEqual((2, ["crm"]), (len(receiver.open), desk.notes.releases))
+
     def test_a_trial_that_is_turned_away_holds_again(self) -> None:
         receiver = Scripted()
         desk = Desk((webhook(), receiver), defaults=self.QUICK).start()
@@ -487,6 +498,20 @@ class GoneTests(SynchronousTestCase):
         status = desk.dispatcher.status("crm")
         self.assertEqual((0, 3), (status.resident, status.pending))
         self.assertEqual([], desk.clock.getDelayedCalls())
+
+    def test_gone_during_a_read(self) -> None:
+        receiver = Scripted()
+        desk = Desk((webhook(), receiver))
+        desk.calls(2)
+        desk.store.answering = answering = Deferred[None]()
+        desk.start()
+        desk.advance(RECORD_SECONDS + 0.1)
+        desk.calls(1)
+        receiver.open[0].callback(GONE)
+        answering.callback(None)
+        desk.advance(100)
+        status = desk.dispatcher.status("crm")
+        self.assertEqual((1, 0, 3), (len(receiver.sent), status.resident, status.pending))
 
     def test_enabled_again_it_gets_what_was_kept_in_order(self) -> None:
         desk = Desk((webhook(), Scripted(always(GONE)))).start()
@@ -603,6 +628,19 @@ class StopTests(SynchronousTestCase):
     def stop(self, desk: Desk, grace: float) -> Deferred[None]:
         return Deferred.fromCoroutine(desk.dispatcher.stop(grace))
 
+    def test_a_transport_that_will_not_be_kept_from_starting_is_sent_nothing(self) -> None:
+        async def stubbornly() -> None:
+            with contextlib.suppress(CancelledError):
+                await Deferred()
+
+        receiver = Scripted(always(OK))
+        receiver.starting = stubbornly
+        desk = Desk((webhook(), receiver)).start()
+        desk.calls(1)
+        self.successResultOf(self.stop(desk, 1.0))
+        desk.advance(100)
+        self.assertEqual(([], 1), (receiver.sent, receiver.stopped))
+
     def test_what_is_under_way_may_finish_and_nothing_new_starts(self) -> None:
         receiver = Scripted()
         desk = Desk((webhook(concurrency=1), receiver)).start()
@@ -662,6 +700,21 @@ class StopTests(SynchronousTestCase):
         desk.start()
         self.successResultOf(self.stop(desk, 10.0))
         self.assertEqual([], desk.clock.getDelayedCalls())
+
+    def test_a_read_that_ends_or_fails_after_the_stop_is_nobodys_business(self) -> None:
+        for end in (
+            lambda answering: answering.callback(None),
+            lambda answering: answering.errback(OSError()),
+        ):
+            desk = Desk((webhook(), receiver := Scripted(always(OK))))
+            desk.calls(2)
+            desk.store.answering = answering = Deferred[None]()
+            desk.start()
+            self.successResultOf(self.stop(desk, 10.0))
+            end(answering)
+            desk.advance(100)
+            self.assertEqual(([], 0), (receiver.sent, desk.dispatcher.status("crm").resident))
+            self.assertEqual([], desk.clock.getDelayedCalls())
 
     def test_what_happens_after_the_stop_stays_pending(self) -> None:
         receiver = Scripted(always(OK))
@@ -965,6 +1018,44 @@ class WindowTests(SynchronousTestCase):
         desk.calls(200)
         desk.advance(100)
         self.assertEqual(1, len(desk.store.reads))
+
+    def test_calls_that_began_before_the_start_go_on_from_memory_once_the_disk_is_empty(self) -> None:
+        receiver = Scripted(always(OK))
+        desk = Desk((webhook(), receiver))
+        call = desk.call()
+        desk.start()
+        desk.happens(desk.event(call, 1))
+        self.assertEqual((1, 1), (len(receiver.sent), len(desk.store.reads)))
+
+    def test_what_is_left_while_the_disk_is_found_empty_is_not_overtaken(self) -> None:
+        """Nothing else is on disk, but one event is left there meanwhile; then the store goes away."""
+        answering = Deferred[None]()
+        receiver = Scripted()
+        desk = Desk((webhook(), receiver))
+        old = desk.call()
+        desk.calls(1)
+
+        def answer(_: Outbound) -> Sent:
+            desk.store.answering = answering
+            return OK
+
+        receiver.answer = answer
+        desk.start()
+        receiver.answer = always(OK)
+        desk.happens(desk.event(old, 1))
+        desk.store.away = True
+        desk.store.answering = None
+        answering.callback(None)
+        desk.advance(RECORD_SECONDS + 0.1)
+        made = desk.dispatcher.deliveries_for(desk.event(old, 2))
+        _ = desk.store.accept(made)
+        desk.dispatcher.enqueue(made)
+        desk.advance(1)
+        desk.store.back()
+        desk.advance(10)
+        self.assertEqual(
+            [1, 2], [out.event.payload.sequence for out in receiver.sent if out.event.call == old]
+        )
 
     def test_evicted_calls_do_not_send_new_calls_over_the_disk(self) -> None:
         receiver = Scripted(script(*[FAILED] * 11))
