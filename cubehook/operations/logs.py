@@ -1,9 +1,9 @@
 """
 Log files: `cubehook.log` (the service), `events.log` (events and attempts), `access.log` (HTTP).
 
-All go through `twisted.logger` to files rotated by size.  The service's log hangs on the global
-publisher; the other two have publishers of their own, so that thousands of lines a second neither
-drown it nor pay for its formatting.
+The files are rotated by size.  The service's log hangs on `twisted.logger`'s global publisher.  The
+other two take lines that are made here, so that thousands a second neither drown it nor pay for its
+formatting; the level of their namespaces, `cubehook.events` and `cubehook.access`, turns them off.
 
 Received text is data here: a line is made from fixed templates, control characters in it are
 escaped, and nothing received is ever used as a format.
@@ -11,7 +11,13 @@ escaped, and nothing received is ever used as a format.
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +33,6 @@ from twisted.logger import (
     formatEvent,
     globalLogPublisher,
 )
-from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from cubehook.config import Log, Webhook
@@ -41,63 +46,146 @@ FLUSH_SECONDS = 0.25
 
 FLUSH_BYTES = 1 << 16
 
+_NEWLINE = ord("\n")
+
 _json = msgspec.json.Encoder(enc_hook=str)
 
 
 def _json_text(**record: object) -> str:
-    return _json.encode(record).decode() + "\n"
+    try:
+        return _json.encode(record).decode() + "\n"
+    except UnicodeEncodeError:  # half a surrogate pair
+        return json.dumps(record, default=str) + "\n"
+
+
+@lru_cache(maxsize=256)
+def _shown(method: bytes, uri: bytes) -> tuple[str, str]:
+    """A request's method and path as text; a gateway's are the same thousands of times a second."""
+    return printable(method.decode("latin-1"), 20), printable(uri.decode("latin-1"), 500)
 
 
 class RotatedFile:
     """
     A text file rotated by size, written in groups of lines.
 
-    Lines wait at most `FLUSH_SECONDS`; `write_now` writes at once.
+    Lines wait at most `FLUSH_SECONDS`; `write_now` writes at once.  The file grows past `rotate_bytes`
+    only by a line that alone is longer; `keep` files set aside stay beside it, `.1` the newest.  A file
+    that somebody took away is begun again.  While it cannot be written, lines are lost and nothing else.
     """
 
+    _log = Logger()
+
     def __init__(self, path: Path, rotate_bytes: int, keep: int, reactor: IReactorTime) -> None:
-        self._file = LogFile(
-            path.name, str(path.parent), rotateLength=rotate_bytes, maxRotatedFiles=keep, defaultMode=0o640
-        )
+        self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._keep = keep
         self._reactor = reactor
         self._lines: list[str] = []
-        self._size = 0
+        self._waiting = 0
+        self._full = min(FLUSH_BYTES, rotate_bytes)
         self._timer: IDelayedCall | None = None
+        self._torn = False
+        self._lost = 0
+        self._file = self._open()
 
     def write(self, line: str) -> None:
         """Write `line`, which ends in a newline, soon."""
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size >= FLUSH_BYTES:
+        self._waiting += len(line)
+        if self._waiting > self._full:
             self.flush()
-        elif self._timer is None:
+            self._waiting = len(line)
+        self._lines.append(line)
+        if self._timer is None:
             self._timer = self._reactor.callLater(FLUSH_SECONDS, self.flush)
 
     def write_now(self, line: str) -> None:
         """Write `line`, and what waits before it."""
-        self._lines.append(line)
+        self.write(line)
         self.flush()
 
     def flush(self) -> None:
-        """Write what waits.  A full disk loses log lines, never more than those."""
+        """Write what waits."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
         if not self._lines:
             return
-        text = "".join(self._lines)
+        count = len(self._lines)
+        # Text from the operating system may hold halves of surrogate pairs.
+        data = "".join(self._lines).encode("utf-8", "backslashreplace")
         self._lines.clear()
-        self._size = 0
+        self._waiting = 0
         try:
-            self._file.write(text)
-            self._file.flush()
-        except OSError:
-            # There is nowhere left to say it; the store's own trouble is told by its state.
-            return
+            self._append(data)
+        except OSError as error:
+            self._lost += count
+            if self._lost == count:
+                self._log.error(
+                    "{path} cannot be written: {reason}; its lines are lost until it can",
+                    path=str(self._path),
+                    reason=error.strerror,
+                )
+        else:
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                self._log.warn(
+                    "{path} is written again; {lost} of its lines are lost", path=str(self._path), lost=lost
+                )
 
     def close(self) -> None:
+        """Write what waits and let go of the file."""
         self.flush()
         self._file.close()
+
+    def _open(self) -> FileIO:
+        # Appending, so that a second process with the same folder by mistake overwrites nothing.
+        file = FileIO(self._path, "a", opener=lambda path, flags: os.open(path, flags, 0o640))
+        status = os.fstat(file.fileno())
+        self._size = status.st_size
+        self._identity = (status.st_dev, status.st_ino)
+        return file
+
+    def _append(self, data: bytes) -> None:
+        if not self._is_there():
+            self._reopen()
+        elif self._size and self._size + len(data) > self._rotate_bytes:
+            # What is open can still be written if this fails.
+            with suppress(OSError):
+                self._set_aside()
+                self._reopen()
+        rest = memoryview(b"\n" + data if self._torn else data)
+        while rest:
+            # A disk that fills up takes a part of it first.
+            written = self._file.write(rest)
+            self._size += written
+            self._torn = rest[written - 1] != _NEWLINE
+            rest = rest[written:]
+
+    def _reopen(self) -> None:
+        opened = self._open()
+        self._file.close()
+        self._file = opened
+        self._torn = False
+
+    def _is_there(self) -> bool:
+        try:
+            status = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def _set_aside(self) -> None:
+        name = re.compile(re.escape(self._path.name) + r"\.([1-9][0-9]*)", re.ASCII).fullmatch
+        found = (name(entry) for entry in os.listdir(self._path.parent))
+        for number in sorted((int(match[1]) for match in found if match), reverse=True):
+            if number >= self._keep:
+                self._numbered(number).unlink()
+            else:
+                self._numbered(number).rename(self._numbered(number + 1))
+        self._path.rename(self._numbered(1))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
 
 
 def _text_line(event: LogEvent) -> str:
@@ -120,7 +208,8 @@ def _json_line(event: LogEvent) -> str:
     }
     for key, value in event.items():
         if not key.startswith("log_") and isinstance(value, str | int | float | bool | None):
-            record[key] = value
+            # What an event calls its own never takes the place of these.
+            record.setdefault(key, value)
     failure = event.get("log_failure")
     if failure is not None:
         record["traceback"] = failure.getTraceback()
@@ -137,17 +226,6 @@ class _FileObserver:
 
     def __call__(self, event: LogEvent) -> None:
         self._file.write_now(self._line(event))
-
-
-@implementer(ILogObserver)
-class _LineObserver:
-    """Writes events whose `line` was rendered by `Logs` already."""
-
-    def __init__(self, file: RotatedFile) -> None:
-        self._file = file
-
-    def __call__(self, event: LogEvent) -> None:
-        self._file.write(event["line"])
 
 
 def level_predicate(settings: Log) -> LogLevelFilterPredicate:
@@ -174,8 +252,8 @@ class Logs:
         self.predicate = level_predicate(settings)
         self._files: list[RotatedFile] = []
         self._observer: ILogObserver | None = None
-        self._events: Logger | None = None
-        self._access: Logger | None = None
+        self._events: RotatedFile | None = None
+        self._access: RotatedFile | None = None
 
     def open(self) -> None:
         """Create the folder and the files; OSError if that cannot be done."""
@@ -195,11 +273,9 @@ class Logs:
         self._files.append(file)
         return file
 
-    def _lines(self, namespace: str) -> Logger | None:
+    def _lines(self, namespace: str) -> RotatedFile | None:
         file = self._file(namespace.removeprefix("cubehook.") + ".log")
-        if self.predicate.logLevelForNamespace(namespace) > LogLevel.info:
-            return None
-        return Logger(namespace, observer=_LineObserver(file))
+        return None if self.predicate.logLevelForNamespace(namespace) > LogLevel.info else file
 
     def close(self) -> None:
         """Write what waits and let go of the files; safe to call twice."""
@@ -213,15 +289,14 @@ class Logs:
 
     def access(self, request: LimitedRequest) -> None:
         """Log a finished HTTP request."""
-        log = self._access
-        if log is None:
+        file = self._access
+        if file is None:
             return
         now = self._now()
-        address = request.getClientAddress()
-        peer = getattr(address, "host", None) or "-"
-        method = printable(request.method.decode("latin-1"), 20)
-        path = printable(request.uri.decode("latin-1"), 500)
-        took = round((now - request.received_at) / 1000, 1)
+        peer = getattr(request.client, "host", None) or "-"
+        method, path = _shown(request.method, request.uri)
+        # A clock that was set back makes no negative times.
+        took = max(0, now - request.received_at) / 1000
         if self._as_json:
             line = _json_text(
                 time=iso(now),
@@ -230,16 +305,16 @@ class Logs:
                 path=path,
                 status=request.code,
                 bytes=request.sentLength,
-                ms=took,
+                ms=round(took, 1),
             )
         else:
-            line = f'{iso(now)} {peer} "{method} {path}" {request.code} {request.sentLength} {took}ms\n'
-        log.info("{line}", line=line)
+            line = f'{iso(now)} {peer} "{method} {path}" {request.code} {request.sentLength} {took:.1f}ms\n'
+        file.write(line)
 
     def event(self, event: Event) -> None:
         """Log an event, once, when it happens."""
-        log = self._events
-        if log is None:
+        file = self._events
+        if file is None:
             return
         call = event.payload
         if self._as_json:
@@ -265,12 +340,12 @@ class Logs:
                 f"{call.timestamp} event {call.event_id} {call.cube} {call.call_state} "
                 f"{calling} -> {called}{outcome}{inferred}\n"
             )
-        log.info("{line}", line=line)
+        file.write(line)
 
     def attempt(self, webhook: Webhook, delivery: Delivery, attempt: Attempt) -> None:
         """Log one attempt of a delivery."""
-        log = self._events
-        if log is None:
+        file = self._events
+        if file is None:
             return
         took = round(attempt.duration / 1000, 1)
         event_id = delivery.event.payload.event_id
@@ -298,4 +373,4 @@ class Logs:
                 f"{at} attempt {event_id} -> {webhook.id} #{attempt.number} "
                 f"{'delivered' if attempt.delivered else 'not delivered'}{said} {took}ms{why}\n"
             )
-        log.info("{line}", line=line)
+        file.write(line)

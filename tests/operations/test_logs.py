@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
+from zope.interface import implementer
 
 from cubehook.config import Log, Webhook
 from cubehook.events import CallEvent, CallState, Event, Granularity
-from cubehook.operations.logs import FLUSH_SECONDS, Logs
+from cubehook.operations.logs import FLUSH_SECONDS, Logs, RotatedFile
 from cubehook.records import Attempt, Delivery, ErrorClass
 
 NOW = 1_732_377_816_200_940
@@ -164,12 +168,30 @@ class LogsTests(SynchronousTestCase):
         logs.close()
         self.assertEqual(self.read("events.log"), "")
 
-    def test_rotation_keeps_so_many_files(self) -> None:
-        self.open(rotate_bytes=200, keep=2)
-        for number in range(20):
-            Logger("cubehook").info("message number {number} of a chatty service", number=number)
-        names = sorted(path.name for path in self.folder.glob("cubehook.log*"))
-        self.assertEqual(names, ["cubehook.log", "cubehook.log.1", "cubehook.log.2"])
+    def test_what_an_event_calls_its_own_forges_nothing(self) -> None:
+        self.open(format="json")
+        Logger("cubehook").info("It is told", namespace="x", time=0, ratio=0.5)
+        record = json.loads(self.read("cubehook.log"))
+        self.assertEqual(
+            (record["message"], record["namespace"], record["ratio"]), ("It is told", "cubehook", 0.5)
+        )
+        self.assertRegex(record["time"], "^20")
+
+    def test_text_that_is_no_unicode(self) -> None:
+        for format in ("text", "json"):
+            logs = self.open(format=format)
+            logs.event(event(calling_number=os.fsdecode(b"1\xff")))
+            logs.close()
+            self.assertRegex(self.read("events.log"), r"1\\[ux]dcff")
+
+    def test_a_clock_that_is_set_back(self) -> None:
+        logs = self.open()
+        request: Any = DummyRequest([b""])
+        request.method, request.uri, request.code = b"GET", b"/", 200
+        request.sentLength, request.received_at = 0, NOW + 5_000_000
+        logs.access(request)
+        logs.close()
+        self.assertTrue(self.read("access.log").endswith(" 0.0ms\n"))
 
     def test_closed_logs_take_nothing_more(self) -> None:
         logs = self.open()
@@ -177,3 +199,127 @@ class LogsTests(SynchronousTestCase):
         logs.event(event())
         Logger("cubehook").info("late")
         self.assertEqual(self.read("cubehook.log"), "")
+
+
+class RotatedFileTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        # What a glob would take for a pattern.
+        self.folder = Path(self.mktemp()).absolute() / "[abc] *"
+        self.folder.mkdir(parents=True)
+        self.path = self.folder / "x.log"
+        self.said: list[str] = []
+
+        @implementer(ILogObserver)
+        def observer(event: LogEvent) -> None:
+            self.said.append(formatEvent(event))
+
+        self.patch(RotatedFile, "_log", Logger("t", observer=observer))
+
+    def open(self, rotate_bytes: int = 200, keep: int = 2) -> RotatedFile:
+        file = RotatedFile(self.path, rotate_bytes, keep, Clock())
+        self.addCleanup(file.close)
+        return file
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+    def all_lines(self) -> list[str]:
+        """From the oldest file to the current one."""
+        names = sorted(self.names(), reverse=True)
+        return "".join((self.folder / name).read_text() for name in names).splitlines()
+
+    def test_no_file_is_too_large_and_no_line_lost(self) -> None:
+        file = self.open(keep=9)
+        lines = [f"line {number} of many" for number in range(60)]
+        for line in lines:
+            file.write(line + "\n")
+        file.close()
+        self.assertEqual(self.all_lines(), lines)
+        self.assertGreater(len(self.names()), 4)
+        self.assertTrue(all(path.stat().st_size <= 200 for path in self.folder.iterdir()))
+
+    def test_so_many_are_kept(self) -> None:
+        # Left by a service that was told to keep more, and by somebody else.
+        for name in ("x.log.3", "x.log.12", "x.log.old", "x.log.0"):
+            (self.folder / name).touch()
+        file = self.open()
+        for number in range(60):
+            file.write_now(f"line {number} of many\n")
+        self.assertEqual(self.names(), ["x.log", "x.log.0", "x.log.1", "x.log.2", "x.log.old"])
+        self.assertTrue((self.folder / "x.log.1").read_text() < self.path.read_text())
+
+    def test_a_file_of_an_earlier_run_goes_on(self) -> None:
+        self.path.write_text("earlier\n")
+        self.open().write_now("later\n")
+        self.assertEqual(self.all_lines(), ["earlier", "later"])
+
+    def test_two_processes_overwrite_nothing(self) -> None:
+        first, second = self.open(), self.open()
+        for number in range(3):
+            first.write_now(f"first {number}\n")
+            second.write_now(f"second {number}\n")
+        self.assertEqual(
+            self.all_lines(), [f"{who} {number}" for number in range(3) for who in ("first", "second")]
+        )
+
+    def test_a_file_taken_away_is_begun_again(self) -> None:
+        moves: tuple[Callable[[], object], ...] = (
+            self.path.unlink,
+            lambda: self.path.rename(self.folder / "elsewhere"),
+        )
+        file = self.open()
+        for move in moves:
+            file.write_now("before\n")
+            move()
+            file.write_now("after\n")
+            self.assertEqual(self.path.read_text(), "after\n")
+        self.assertEqual((self.folder / "elsewhere").read_text(), "after\nbefore\n")
+
+    def test_what_cannot_be_rotated_is_still_written(self) -> None:
+        (self.folder / "x.log.1").mkdir()
+        file = self.open(keep=1)
+        for number in range(30):
+            file.write_now(f"line {number} of many\n")
+        self.assertEqual(len(self.path.read_text().splitlines()), 30)
+        self.assertEqual(self.said, [])
+
+    def test_a_full_disk_loses_lines_and_says_so_once(self) -> None:
+        self.path.symlink_to("/dev/full")
+        file = self.open()
+        file.write("one\n")
+        file.write("two\n")
+        file.flush()
+        file.write_now("three\n")
+        self.assertEqual(
+            self.said,
+            [f"{self.path} cannot be written: No space left on device; its lines are lost until it can"],
+        )
+        self.path.unlink()
+        file.write_now("four\n")
+        self.assertEqual(self.path.read_text(), "four\n")
+        self.assertEqual(self.said[1:], [f"{self.path} is written again; 3 of its lines are lost"])
+
+    def test_a_line_that_was_cut_spoils_no_other(self) -> None:
+        file = self.open(rotate_bytes=10_000)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        try:
+            file.write_now("twenty characters...\n")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        file.write_now("whole\n")
+        file.write_now("as well\n")
+        self.assertEqual(self.all_lines(), ["twenty cha", "whole", "as well"])
+
+    def test_its_own_trouble_does_not_come_round_again(self) -> None:
+        logs = Logs(self.folder, Log(), Clock(), lambda: NOW)
+        (self.folder / "cubehook.log").symlink_to("/dev/full")
+        self.patch(RotatedFile, "_log", Logger("cubehook.operations.logs"))
+        logs.open()
+        self.addCleanup(logs.close)
+        Logger("cubehook").info("lost")
+        (self.folder / "cubehook.log").unlink()
+        Logger("cubehook").info("kept")
+        text = (self.folder / "cubehook.log").read_text()
+        self.assertIn("kept\n", text)
+        self.assertIn("is written again; 2 of its lines are lost\n", text)
