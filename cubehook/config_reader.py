@@ -317,10 +317,12 @@ class _Reader:
                 return "${"
             if not match[2] or not _VARIABLE_NAME.fullmatch(match[1]):
                 self._note(key, "${NAME}, or $${ where ${ itself is meant", "something else after ${")
-            elif match[1] in self._environ:
-                return self._environ[match[1]]
-            else:
+            elif match[1] not in self._environ:
                 self._note(key, f"the environment variable {match[1]}", "none of that name")
+            elif not _is_text(self._environ[match[1]]):
+                self._note(key, f"text in UTF-8 in the environment variable {match[1]}", "other bytes")
+            else:
+                return self._environ[match[1]]
             whole = False
             return ""
 
@@ -328,6 +330,15 @@ class _Reader:
         if not whole:
             raise _BrokenError
         return expanded
+
+
+def _is_text(value: str) -> bool:
+    # Bytes that are none come out of the environment as halves of surrogate pairs.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Checks:

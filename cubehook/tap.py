@@ -41,10 +41,11 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Read the configuration; UsageError with every error in it at once."""
         if self["demo"]:
-            if self["config"]:
+            if self["config"] is not None:
                 raise usage.UsageError("--demo brings its own configuration: leave out --config")
             return
-        path = Path(self["config"]) if self["config"] else find()
+        # An empty name is a mistake (a variable that is not set), not a wish for the usual places.
+        path = find() if self["config"] is None else Path(self["config"])
         try:
             self.settings = load(path) if path else defaults(Path.cwd())
         except ConfigErrors as errors:

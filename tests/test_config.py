@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -199,6 +200,11 @@ class Environment(ConfigTestCase):
         self.assertEqual([problem.key for problem in problems], ["webhooks.crm.options.a[1]"] * 2)
         self.assertIn("variable A", problems[0].expected)
         self.assertIn("variable B", problems[1].expected)
+
+    def test_a_variable_that_is_no_text(self) -> None:
+        text = CUBE + 'description = "${WHO}"'
+        problem = self.problem(text, "cubes.hq.description", environ={"WHO": os.fsdecode(b"a\xff")})
+        self.assertEqual(problem.expected, "text in UTF-8 in the environment variable WHO")
 
     def test_an_ill_formed_variable(self) -> None:
         for text in ("${", "${A", "${}", "${A B}", "${1}"):

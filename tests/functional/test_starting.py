@@ -32,6 +32,12 @@ class StartTests(FolderCase):
             self.assertIn(key, process.text)
         self.assertNotIn("Traceback", process.text)
 
+    async def test_an_empty_name_is_not_the_usual_places(self) -> None:
+        process = twistd(self, self.folder(), "--config", "")
+        await process.ended()
+        self.assertEqual(process.exit_code, 1)
+        self.assertIn("expected a file that can be read", process.text)
+
     async def test_a_busy_port(self) -> None:
         service = Service(self, self.folder())
         with socket.create_server(("127.0.0.1", service.cubes_port)):
