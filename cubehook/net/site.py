@@ -102,6 +102,11 @@ class TimedChannel(HTTPChannel):
         self._await(CLOSING_SECONDS)
         self.loseConnection()
 
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # There is no request yet that the access log could tell of.
+        self.site.log_nonsense(self)
+        super()._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.closed(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
@@ -192,6 +197,13 @@ class AccessSite(Site):
             "{address} took more than {seconds} s over a request, and is cut off",
             address=getattr(channel.getPeer(), "host", "-"),
             seconds=REQUEST_SECONDS,
+        )
+
+    def log_nonsense(self, channel: TimedChannel) -> None:
+        """Say that a client does not speak HTTP/1."""
+        self._log.info(
+            "{address} sent what is no HTTP/1 request, and is answered 400",
+            address=getattr(channel.getPeer(), "host", "-"),
         )
 
     def close_connections(self) -> None:

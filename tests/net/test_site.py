@@ -10,10 +10,12 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
 from cubehook.net import site
 from cubehook.net.site import (
@@ -127,6 +129,17 @@ class SiteTests(TestCase):
         answer = await self.send(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nxx")
         self.assertTrue(answer.startswith(b"HTTP/1.0 200 "))
         self.assertTrue(answer.endswith(b"\r\n\r\n2"))
+
+    async def test_what_is_no_request_is_told(self) -> None:
+        said: list[LogEvent] = []
+        observer = implementer(ILogObserver)(lambda event: said.append(event))
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        globalLogPublisher.addObserver(observer)
+        for nonsense in (b"\x16\x03\x01\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n"):
+            self.assertEqual(await self.send(nonsense), b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        found = [text for text in map(formatEvent, said) if "no HTTP/1 request" in text]
+        self.assertEqual(found, ["127.0.0.1 sent what is no HTTP/1 request, and is answered 400"] * 2)
+        self.assertEqual(self.seen, [])
 
     async def test_many_requests_sent_ahead(self) -> None:
         count = 3_000
