@@ -8,7 +8,6 @@ for the commit of what a notification changed, and for nothing after it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -24,15 +23,13 @@ from twisted.web.resource import Resource
 from cubehook.config import Cube
 from cubehook.events import Micros
 from cubehook.interfaces import IIntake, StoreFullError
+from cubehook.net.routing import PlainResource
 from cubehook.net.site import MAX_BODY, LimitedRequest
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
 
 SOAP_TYPE = b"application/soap+xml"
-
-_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
-"""Paths that Klein's routes take literally."""
 
 
 class CubeRegistrar(Protocol):
@@ -110,9 +107,6 @@ class XccResource:
         by_path: dict[bytes, list[Gateway]] = {}
         for gateway in gateways:
             by_path.setdefault(gateway.path, []).append(gateway)
-            if _PLAIN_PATH(gateway.path):
-                # The branch would find it too, by a regular expression: 6.7 us to 4.5 us here.
-                self._app.route(gateway.path.decode())(self.receive)
         self._by_path = by_path
 
     def release(self) -> None:
@@ -123,7 +117,7 @@ class XccResource:
 
     def resource(self) -> Resource:
         """The resource to put into a site."""
-        return self._app.resource()
+        return PlainResource(self._app)
 
     def receive(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
         """Answer a request on whatever path it comes."""
