@@ -42,12 +42,15 @@ _LEVEL = 1
 _WINDOW_BITS = 12  # the dictionary and a message; more costs time to set up for each
 _MEMORY_LEVEL = 5
 
+# One that has taken in the dictionary, to be copied: a third quicker than to begin anew.
+_PACKER = zlib.compressobj(
+    _LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY
+)
+
 
 def pack(body: bytes) -> bytes:
     """`body` as it is kept."""
-    packer = zlib.compressobj(
-        _LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY
-    )
+    packer = _PACKER.copy()
     return packer.compress(body) + packer.flush()
 
 
