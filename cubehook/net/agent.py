@@ -53,6 +53,9 @@ IDLE_TIMEOUT = 4
 """Seconds an idle connection is kept: under the 5 s after which many servers close theirs, since a
 request that meets the closing is lost."""
 
+LOOKUP_SECONDS = 30.0
+"""After this long without an answer, a host's addresses are asked for once more."""
+
 HEADERS = 256 << 10
 """Bytes that a response's headers may take, interim responses included."""
 
@@ -258,9 +261,10 @@ class GuardedEndpoint:
         self._host = host
         self._port = port
         self._timeout = timeout
+        self._names = _SharedLookup(reactor, host)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        guard = _Guard(self._reactor, self._policy, self._host)
+        guard = _Guard(self._reactor, self._policy, self._names)
         endpoint = HostnameEndpoint(guard, _ANY_NAME, self._port, self._timeout)
 
         def cancel(connected: Deferred[IProtocol]) -> None:
@@ -291,18 +295,18 @@ _ANY_NAME = "receiver.invalid"
 @implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver, IHostnameResolver)
 class _Guard:
     """
-    The reactor as one attempt to connect to `host` may see it: time, and TCP to what the policy allows.
+    The reactor as one attempt to connect may see it: time, and TCP to what the policy allows.
 
-    Whatever name it is asked to resolve, it resolves `host`.  `blocked` is the last address that the
-    policy denied.
+    Whatever name it is asked to resolve, it resolves that of `names`.  `blocked` is the last address
+    that the policy denied.
     """
 
     blocked: BlockedError | None = None
 
-    def __init__(self, reactor: Any, policy: EgressPolicy, host: str) -> None:
+    def __init__(self, reactor: Any, policy: EgressPolicy, names: _SharedLookup) -> None:
         self._reactor = reactor
         self._policy = policy
-        self._host = host
+        self._names = names
 
     @property
     def nameResolver(self) -> IHostnameResolver:
@@ -319,14 +323,7 @@ class _Guard:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        resolver: IHostnameResolver = self._reactor.nameResolver
-        return resolver.resolveHostName(
-            _Filter(resolutionReceiver, self._permits),
-            self._host,
-            portNumber,
-            addressTypes,
-            transportSemantics,
-        )
+        return self._names.ask(_Filter(resolutionReceiver, self._permits), portNumber)
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
@@ -356,6 +353,66 @@ class _Guard:
             self.blocked = blocked
             return False
         return True
+
+
+class _SharedLookup:
+    """
+    Resolves `host` for all who ask at about the same time with one question.
+
+    The resolver's threads are few, all webhooks share them, and one is held for as long as a name server
+    is silent, whether or not anyone still waits.  So a webhook may hold but one.
+    """
+
+    def __init__(self, reactor: Any, host: str) -> None:
+        self._reactor = reactor
+        self._host = host
+        self._lookup: _Lookup | None = None
+        self._asked_at = 0.0
+
+    def ask(self, receiver: IResolutionReceiver, port: int) -> IHostResolution:
+        """Tell `receiver` the addresses, with `port`, which is always the same."""
+        now = self._reactor.seconds()
+        lookup = self._lookup
+        if lookup is not None and not lookup.over and now < self._asked_at + LOOKUP_SECONDS:
+            lookup.wait(receiver)
+        else:
+            lookup = self._lookup = _Lookup(self._host)
+            self._asked_at = now
+            lookup.wait(receiver)
+            self._reactor.nameResolver.resolveHostName(lookup, self._host, portNumber=port)
+        return lookup
+
+
+@implementer(IHostResolution, IResolutionReceiver)
+class _Lookup:
+    """One question for the addresses of `name`, and all who wait for the answer."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.over = False
+        self._addresses: list[IAddress] = []
+        self._waiting: list[IResolutionReceiver] = []
+
+    def wait(self, receiver: IResolutionReceiver) -> None:
+        self._waiting.append(receiver)
+        receiver.resolutionBegan(self)
+
+    def cancel(self) -> None:
+        raise NotImplementedError("a look-up cannot be cancelled")
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        self._addresses.append(address)
+
+    def resolutionComplete(self) -> None:
+        self.over = True
+        waiting, self._waiting = self._waiting, []
+        for receiver in waiting:
+            for address in self._addresses:
+                receiver.addressResolved(address)
+            receiver.resolutionComplete()
 
 
 @implementer(IResolutionReceiver)

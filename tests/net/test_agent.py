@@ -6,15 +6,26 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet import error
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 from twisted.web.error import SchemeNotSupported
+from zope.interface import implementer
 
-from cubehook.net.agent import Phase, WebhookAgent, _Guard, platform_tls
+from cubehook.net.agent import (
+    LOOKUP_SECONDS,
+    GuardedEndpoint,
+    Phase,
+    WebhookAgent,
+    _Guard,
+    _SharedLookup,
+    platform_tls,
+)
 from cubehook.net.egress import BlockedError, EgressPolicy
 from cubehook.net.failures import explain
 from cubehook.records import ErrorClass
@@ -23,7 +34,7 @@ from cubehook.records import ErrorClass
 class GuardTests(SynchronousTestCase):
     def test_an_address_is_checked_again_where_the_socket_is_made(self) -> None:
         reactor = MemoryReactorClock()
-        guard = _Guard(reactor, EgressPolicy(), "hook.test")
+        guard = _Guard(reactor, EgressPolicy(), _SharedLookup(MemoryReactorClock(), "hook.test"))
         with self.assertRaises(BlockedError):
             guard.connectTCP("127.0.0.1", 80, ClientFactory())
         self.assertEqual(reactor.tcpClients, [])
@@ -31,11 +42,84 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(len(reactor.tcpClients), 1)
 
     def test_a_guard_does_nothing_else(self) -> None:
-        guard = _Guard(MemoryReactorClock(), EgressPolicy(), "hook.test")
+        guard = _Guard(MemoryReactorClock(), EgressPolicy(), _SharedLookup(MemoryReactorClock(), "hook.test"))
         with self.assertRaises(TypeError):
             guard.listenTCP(80, ClientFactory())
         with self.assertRaises(TypeError):
             guard.installNameResolver(guard)
+
+
+@implementer(IHostnameResolver)
+class SlowNames:
+    """A resolver that answers when told."""
+
+    def __init__(self) -> None:
+        self.asked: list[IResolutionReceiver] = []
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: object = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        self.asked.append(resolutionReceiver)
+
+    def answer(self, *hosts: str) -> None:
+        receiver = self.asked[-1]
+        for host in hosts:
+            receiver.addressResolved(IPv4Address("TCP", host, 80))
+        receiver.resolutionComplete()
+
+
+class LookupTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.names = SlowNames()
+        self.reactor.nameResolver = self.names
+        self.endpoint = GuardedEndpoint(self.reactor, EgressPolicy(), "hook.test", 80, 15.0)
+
+    def connect(self) -> Deferred[Any]:
+        return self.endpoint.connect(Factory.forProtocol(Protocol))
+
+    def test_all_who_ask_meanwhile_share_the_answer(self) -> None:
+        attempts = [self.connect() for _ in range(8)]
+        self.assertEqual(1, len(self.names.asked))
+        self.names.answer("192.0.2.1", "169.254.0.1")
+        self.assertEqual(["192.0.2.1"] * 8, [client[0] for client in self.reactor.tcpClients])
+        for attempt in attempts:
+            attempt.cancel()
+            self.failureResultOf(attempt)
+        again = self.connect()
+        self.assertEqual(2, len(self.names.asked), "an answer is not kept")
+        again.cancel()
+        self.failureResultOf(again)
+
+    def test_what_is_denied_is_told_to_all(self) -> None:
+        attempts = [self.connect() for _ in range(2)]
+        self.names.answer("169.254.0.1")
+        for attempt in attempts:
+            self.failureResultOf(attempt, BlockedError)
+
+    def test_one_that_gave_up_disturbs_nobody(self) -> None:
+        first, second = self.connect(), self.connect()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        third = self.connect()
+        self.names.answer("192.0.2.1")
+        self.assertEqual((1, 2), (len(self.names.asked), len(self.reactor.tcpClients)))
+        for attempt in (second, third):
+            self.assertNoResult(attempt)
+
+    def test_a_question_that_is_never_answered_is_asked_again(self) -> None:
+        first = self.connect()
+        self.reactor.advance(LOOKUP_SECONDS + 0.1)
+        second = self.connect()
+        self.assertEqual(2, len(self.names.asked))
+        self.names.answer()
+        self.failureResultOf(second, error.DNSLookupError)
+        self.assertNoResult(first)
 
 
 class AgentTests(SynchronousTestCase):

@@ -122,6 +122,13 @@ class Conversation(Protocol):
     def close(self) -> None:
         self.transport.loseConnection()  # type: ignore[union-attr]
 
+    def pause(self) -> None:
+        """Take nothing more from the connection, not even its end."""
+        transport: Any = self.transport
+        while hasattr(transport, "wrappedProtocol"):
+            transport = transport.transport
+        transport.pauseProducing()
+
     def abort(self) -> None:
         self.transport.abortConnection()  # type: ignore[union-attr]
 

@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 from cubehook.config import Webhook
 from cubehook.delivery.signing import decode_secret, verify
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Sent
+from cubehook.net import agent
 from cubehook.records import ErrorClass
 from cubehook.transports.http import HttpOptions, HttpPlugin, HttpTransport
 from tests.transports.support import (
@@ -243,6 +244,13 @@ class ConnectionTests(TestCase):
             await transport.deliver(outbound())
         self.assertEqual(len(receiver.conversations), 2)
         self.assertEqual([r.headers.get("cookie") for r in receiver.requests], [None] * 4)
+
+    async def test_an_idle_connection_is_closed_after_a_while(self) -> None:
+        self.patch(agent, "IDLE_TIMEOUT", 0.05)
+        receiver = Receiver(self)
+        transport = await http_transport(self, receiver.url)
+        await transport.deliver(outbound())
+        await receiver.conversations[0].gone()
 
     async def test_stop_closes_what_is_idle(self) -> None:
         receiver = Receiver(self)

@@ -182,7 +182,10 @@ class AnswerTests(TestCase):
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: nonsense\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         ):
-            sent = await deliver(self, Receiver(self, answering(garbage)).url)
+            receiver = Receiver(self, answering(garbage))
+            transport = await http_transport(self, receiver.url)
+            sent = await transport.deliver(outbound())
+            await receiver.conversations[0].gone()
             self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.HTTP), garbage)
             self.assertEqual(sent.error, "the receiver's answer is not valid HTTP")
 
@@ -444,6 +447,15 @@ class TlsTests(TestCase):
     async def test_closed_during_the_handshake(self) -> None:
         receiver = Receiver(self, greet=Conversation.close)
         self._assert_refused(await self._deliver(receiver), receiver, "while negotiating TLS")
+
+    async def test_stop_does_not_wait_for_a_receiver_that_will_not_close(self) -> None:
+        self.patch(agent, "CLOSE_TIMEOUT", SHORT)
+        receiver = Receiver(self, tls=self.authority.server("127.0.0.1"))
+        transport = await http_transport(self, receiver.url, state_dir=self.folder, ca_file="ca.pem")
+        await transport.deliver(outbound())
+        [conversation] = receiver.conversations
+        conversation.pause()
+        await Deferred.fromCoroutine(transport.stop()).addTimeout(10 * SHORT, reactor)
 
     async def test_an_authority_file_that_is_of_no_use(self) -> None:
         for name, content in (("absent.pem", None), ("empty.pem", b""), ("bad.pem", b"nonsense")):
