@@ -127,6 +127,18 @@ class AnsweredTests(TrackerTestCase):
         self.assertEqual((out.media.duration_seconds, out.media.packets_sent), (63.0, 3150))
         self.assertEqual((call.disconnect_cause, call.outcome), (16, Outcome.ANSWERED))
 
+    def test_the_first_word_of_an_end_counts(self) -> None:
+        first = disconnected(
+            17, stats_data={"TxPacketsCount": "1"}, media_data=xcc.MediaData("VOICE", "g729r8")
+        )
+        second = disconnected(
+            16, stats_data={"TxPacketsCount": "2"}, media_data=xcc.MediaData("VOICE", "g711u")
+        )
+        self.gateway.play(("i", created("in")), ("o", created("out")), ("o", first), ("o", second))
+        out = self.gateway.call().connections[1]
+        assert out.media is not None
+        self.assertEqual((out.disconnect_cause, out.media.packets_sent, out.codec), (17, 1, "g729r8"))
+
     def test_early_answer(self) -> None:
         """Nobody rang: no ALERTING is made up, nor told once the call is connected."""
         steps = (("i", created("in")), ("o", created("out")), ("o", connected("out")), ("o", alerting))
@@ -483,6 +495,12 @@ class TransferTests(TrackerTestCase):
         self.assertEqual((end.calling_number, end.called_number), (CALLER, CALLED))
         self.assertEqual((end.connected_at, end.talk_seconds), (None, None))
 
+    def test_caller_who_left_before_an_answer(self) -> None:
+        """He goes on in another call; this one ends with its last leg."""
+        steps = (("i", created("in")), ("o", created("out")), ("i", left), ("o", disconnected(17)))
+        self.assertEqual(self.gateway.play(*steps), [D])
+        self.assertEqual(self.last().outcome, Outcome.BUSY)
+
     def test_leg_that_comes_back(self) -> None:
         self.gateway.play(*TALKING, ("i", left), ("i", joined("in")), ("o", disconnected()))
         self.assertEqual(self.gateway.tracker.active, 1)
@@ -553,6 +571,15 @@ class MiddleTests(TrackerTestCase):
     def test_abandoned_from_the_ringing(self) -> None:
         self.assertEqual(self.gateway.play(("i", alerting), ("i", disconnected(16))), [A])
         self.assertEqual(self.gateway.hear("o", disconnected(16)), [D])
+
+    def test_what_the_outgoing_leg_tells_of_the_call(self) -> None:
+        """Its guid; but not the direction when another leg was there before it."""
+        self.gateway.play(("x", alerting), ("o", created("out")), ("o", alerting))
+        call = self.gateway.call()
+        self.assertEqual((call.guid, call.direction, call.called_number), (GUID, None, CALLED))
+        self.setUp()
+        self.gateway.play(("o", created("out")), ("o", alerting))
+        self.assertEqual(self.gateway.call().direction, Direction.OUTGOING)
 
     def test_from_the_answer(self) -> None:
         self.assertEqual(self.gateway.play(("o", connected("out")), ("i", connected("in"))), [C])
@@ -626,9 +653,19 @@ class DisorderTests(TrackerTestCase):
         self.gateway.play(*TALKING, ("i", disconnected()))
         for step in (*TALKING, ("z", alerting), ("o", redirected(THIRD)), ("o", left)):
             self.assertEqual(self.gateway.play(step), [], step)
+        self.gateway.hear("z", created("out", THIRD, THIRD, OTHER_GUID))
         (call,) = self.gateway.calls()
         self.assertEqual((call.sequence, call.redirected_to), (3, None))
+        self.assertEqual((call.calling_number, call.called_number, call.guid), (CALLER, CALLED, GUID))
         self.assertEqual(self.gateway.tracker.active, 0)
+
+    def test_what_was_told_stays_told(self) -> None:
+        """Numbers that come after the end do not change the record of what was told."""
+        self.gateway.play(("i", alerting), ("i", connected(None, None, None)), ("i", disconnected()))
+        self.gateway.hear("i", connected("in"))
+        call = self.gateway.call()
+        self.assertEqual((call.calling_number, call.called_number), (None, None))
+        self.assertEqual(call.connections[0].called_number, CALLED)
 
     def test_word_long_after_the_end(self) -> None:
         self.gateway.play(*TALKING, ("i", disconnected()))
