@@ -22,8 +22,9 @@ help:
 	@echo 'make docs    the documentation, into docs/_build/html'
 	@echo 'make clean   remove what was built and cached; .venv stays'
 
+# Ctrl-C is how it ends, not an error.
 demo: $(VENV)/.stamp
-	$(BIN)/twistd -n --pidfile= cubehook --demo
+	@trap : INT; $(BIN)/twistd -n --pidfile= cubehook --demo || [ $$? = 130 ]
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m tests.run $(TESTS)
