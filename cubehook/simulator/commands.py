@@ -21,7 +21,7 @@ from cubehook import config_rules
 from cubehook.delivery.signing import decode_secret
 from cubehook.simulator.gateway import Observer, Settings
 from cubehook.simulator.latencies import Percentiles
-from cubehook.simulator.load import Load, LoadResult, NotRegisteredError, run_load
+from cubehook.simulator.load import HAPPENINGS, Load, LoadResult, NotRegisteredError, run_load
 from cubehook.simulator.observers import Recorder, Story
 from cubehook.simulator.provider import Probing
 from cubehook.simulator.scenarios import DEFAULT_MIX, NAMES, Traffic, parse_mix
@@ -203,6 +203,13 @@ def _whole(least: int, most: int = 1 << 62) -> Callable[[str], int]:
     return _checked(check)
 
 
+def _happening(text: str) -> tuple[float, str]:
+    seconds, equals, name = text.partition("=")
+    if not equals or name not in HAPPENINGS:
+        raise ValueError(f"{text!r} is not SECONDS=WHAT, with one of {', '.join(HAPPENINGS)}")
+    return _number(0)(seconds), name
+
+
 def _application_url(text: str) -> str:
     config_rules.gateway_url(text)
     if not text.startswith("http://"):
@@ -281,6 +288,15 @@ def _simulate_parser() -> argparse.ArgumentParser:
         help="lose events while the prober is negative, as routers do",
     )
 
+    wire.add_argument(
+        "--at",
+        type=_checked(_happening),
+        action="append",
+        default=[],
+        metavar="SECONDS=WHAT",
+        help=f"what happens so long after the first registration: {', '.join(HAPPENINGS)}; may be repeated",
+    )
+
     load = parser.add_argument_group("load and measurement")
     load.add_argument("--load", action="store_true", help="no story; measure the answers")
     load.add_argument("--warm-up", type=_number(0), metavar="SECONDS", help="before measuring (default: 5)")
@@ -352,6 +368,7 @@ def _load(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Loa
         finish=arguments.finish,
         sink=arguments.with_sink,
         secrets=tuple(arguments.secret),
+        happenings=tuple(arguments.at),
         patience=None,
     )
 

@@ -98,6 +98,12 @@ class Observer:
     def unregistered(self, reason: str) -> None:
         """The registration is gone."""
 
+    def refused(self, words: str) -> None:
+        """A request was answered with a Fault; `words` say which and why."""
+
+    def reloaded(self) -> None:
+        """The gateway restarted: its calls are gone, and ids begin again."""
+
     def prober(self, state: ProberState) -> None:
         """The prober changed its mind."""
 
@@ -298,6 +304,8 @@ class SimulatedGateway:
         self._drop_calls()
         self._provider.reload()
         self._poster.drop()
+        for observer in self._observers:
+            observer.reloaded()
         if was_registered:
             self._told_unregistered("the gateway reloaded")
         self._judged()
@@ -305,17 +313,23 @@ class SimulatedGateway:
         self._status("IN_SERVICE")
 
     async def shut_down_provider(self) -> None:
-        """`shutdown` under `provider xcc`: tells the application and waits for its answer."""
+        """
+        `shutdown` under `provider xcc`: tells the application and waits for its answer.
+
+        A `no shutdown` or a reload in the meantime has the last word.
+        """
         registration = self.registration
         self._provider.in_service = False
         if registration is not None:
             header = xcc.MsgHeader(self._transaction_id(), registration.id)
             await self._ask(xcc.SolicitXccProviderUnRegister(header))
-        self._provider.unregister()
-        if registration is not None:
-            self._told_unregistered("the provider was shut down")
-        self._judged()
-        self._status("SHUTDOWN")
+        if self.registration is registration:
+            self._provider.unregister()
+            if registration is not None:
+                self._told_unregistered("the provider was shut down")
+            self._judged()
+        if not self._provider.in_service:
+            self._status("SHUTDOWN")
 
     def start_provider(self) -> None:
         """`no shutdown` under `provider xcc`."""
@@ -720,8 +734,12 @@ class SimulatedGateway:
             request.respond(response(405, before=before + b"Allow: POST\r\n"), close)
             return
         earlier = self.registration
-        status, body = self._provider.answer(request.body, self._now())
-        request.respond(response(status, body, before, b"Content-Type: application/soap+xml\r\n"), close)
+        reply = self._provider.answer(request.body, self._now())
+        after = b"Content-Type: application/soap+xml\r\n"
+        request.respond(response(reply.status, reply.body, before, after), close)
+        if reply.refused:
+            for observer in self._observers:
+                observer.refused(reply.refused)
         registration = self.registration
         if registration is None:
             if earlier is not None:

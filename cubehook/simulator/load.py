@@ -20,6 +20,14 @@ from cubehook.simulator.sink import GOOD, Behaviour, Received, Sink, Summary
 
 _LOOK_SECONDS = 0.1
 
+HAPPENINGS: dict[str, Callable[[SimulatedGateway], Any]] = {
+    "reload": SimulatedGateway.reload,
+    "shutdown": lambda gateway: Deferred.fromCoroutine(gateway.shut_down_provider()),
+    "no-shutdown": SimulatedGateway.start_provider,
+    "forget": SimulatedGateway.forget_registration,
+}
+"""What may happen to a gateway under load; `forget` drops the registration, which only a probe tells."""
+
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What to put on the application, and for how long."""
@@ -36,6 +44,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint string to receive webhooks at."""
     secrets: tuple[bytes, ...] = ()
     behaviour: Behaviour = GOOD
+    happenings: tuple[tuple[float, str], ...] = ()
+    """What happens to the gateway, by name (`HAPPENINGS`), so many seconds after the first registration."""
     quiet: float = 2.0
     """The sink has all it will get when so many seconds brought nothing."""
     patience: float | None = 60.0
@@ -153,6 +163,9 @@ class _Run:
                 f"nobody registered at {gateway.url} within {load.patience} s: the application must know "
                 f"it as provider URL and have {load.gateway.remote_url} as its own, to the letter"
             )
+        happenings = [
+            self._reactor.callLater(seconds, HAPPENINGS[name], gateway) for seconds, name in load.happenings
+        ]
         looking = LoopingCall(self._look)
         looking.clock = self._reactor
         looked = looking.start(_LOOK_SECONDS, now=False)
@@ -175,6 +188,9 @@ class _Run:
                 self._ceased = Deferred()
                 await self._until(self._ceased, load.finish)
         finally:
+            for happening in happenings:
+                if happening.active():
+                    happening.cancel()
             looking.stop()
             await looked
         self._look()

@@ -31,6 +31,13 @@ class Story(Observer):
     def unregistered(self, reason: str) -> None:
         self._say(f"the registration is gone: {reason}")
 
+    def refused(self, words: str) -> None:
+        self._say(f"refused {words}")
+
+    def reloaded(self) -> None:
+        self._told.clear()
+        self._say("the gateway reloads: its calls are gone")
+
     def prober(self, state: ProberState) -> None:
         if state is ProberState.NEGATIVE:
             self._say("prober NEGATIVE: too many exchanges failed, events are lost until a probe is answered")

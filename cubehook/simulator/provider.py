@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 
 from cubehook.events import Micros
+from cubehook.simulator.wire import FILTER_WORDS
+from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
 
@@ -157,6 +159,16 @@ class CallControl(Protocol):
         """Let a blocked call go on, or end it with `cause`."""
 
 
+class Reply(NamedTuple):
+    """What answers a request."""
+
+    status: int
+    body: bytes
+    """A SOAP message."""
+    refused: str = ""
+    """What was refused and why, in words for a person; empty if nothing was."""
+
+
 class Provider:
     """
     `provider xcc` of a gateway whose `remote-url` is `remote_url`.
@@ -190,16 +202,19 @@ class Provider:
         self._index = 0
         self.in_service = True
 
-    def answer(self, body: bytes, now: Micros) -> tuple[int, bytes]:
-        """The HTTP status and the SOAP message that answer a request; faults have 400 or 500."""
+    def answer(self, body: bytes, now: Micros) -> Reply:
+        """The answer to a request; faults have status 400 or 500."""
+        asked = "a request"
         try:
             message = codec.read(body)
+            asked = _asked(message)
             answer = self._answer(message, now)
         except soap.SoapError as error:
-            answer = error.fault()
+            fault = error.fault()
+            return Reply(400, codec.write(fault), f"{asked}: {fault.reason}: {printable(str(error))}")
         if not isinstance(answer, xcc.Fault):
-            return 200, codec.write(answer)
-        return (400 if answer.code == "Sender" else 500), codec.write(answer)
+            return Reply(200, codec.write(answer))
+        return Reply(500, codec.write(answer), f"{asked}: {answer.reason}")
 
     def _answer(self, request: codec.Message, now: Micros) -> codec.Message:
         if isinstance(request, xcc.RequestXccRegister):
@@ -250,21 +265,7 @@ class Provider:
         return xcc.ResponseXccRegister(msg_header=header, provider_status="IN_SERVICE")
 
 
-_EVENT_WORDS = frozenset(
-    {
-        "CREATED",
-        "AUTHORIZE_CALL",
-        "ADDRESS_ANALYZE",
-        "REDIRECTED",
-        "ALERTING",
-        "CONNECTED",
-        "TRANSFERRED",
-        "CALL_DELIVERY",
-        "DISCONNECTED",
-        "HANDOFFLEAVE",
-        "HANDOFFJOIN",
-    }
-)
+_EVENT_WORDS = frozenset({*FILTER_WORDS.values(), "AUTHORIZE_CALL", "ADDRESS_ANALYZE"})
 _UNSAFE = re.compile("[^A-Za-z0-9_.-]")
 """What an application's name must not bring into a registration id."""
 _HANDLES = frozenset({"CONTINUE_PROCESSING", "RELEASE"})
@@ -296,6 +297,15 @@ def _cause(cause: int | None) -> int:
     if not 1 <= cause <= 188:
         raise soap.InvalidValueError("discCause")
     return cause
+
+
+def _asked(message: codec.Message) -> str:
+    """A request in words."""
+    if isinstance(message, xcc.RequestXccRegister):
+        application = message.application_data
+        name = printable(application.name or "an application", 60)
+        return f"the registration of {name} at {printable(application.url)}"
+    return codec.name(message)
 
 
 def _refusal(request: codec.Message, reason: str) -> xcc.Fault:

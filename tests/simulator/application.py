@@ -56,6 +56,8 @@ class Application:
 
     def __init__(self, test: TestCase) -> None:
         self.answer: Callable[[Any], bytes | None] = well
+        self.hold: Callable[[Any, Request], bool] = lambda message, request: False
+        """Takes a request, to answer it later."""
         self.received: list[Any] = []
         self.bodies: list[bytes] = []
         self.url = ""
@@ -115,7 +117,7 @@ class Application:
         message = codec.read(request.body)
         self.bodies.append(request.body)
         self.received.append(message)
-        answer = self.answer(message)
+        answer = None if self.hold(message, request) else self.answer(message)
         if answer is not None:
             request.respond(answer)
         for entry in list(self._waiting):

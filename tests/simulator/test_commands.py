@@ -47,6 +47,9 @@ class ArgumentTests(SynchronousTestCase):
             ((*url, "--path", "x"), "slash"),
             ((*url, "--duration", "5"), "--load"),
             ((*url, "--secret", "x"), "whsec_"),
+            ((*url, "--at", "reload"), "SECONDS=WHAT"),
+            ((*url, "--at", "5=explode"), "no-shutdown, forget"),
+            ((*url, "--at", "x=reload"), "not a number"),
         ):
             self.assertIn(words, self.usage_error(commands.simulate, *arguments))
 
@@ -123,6 +126,13 @@ class SimulateTests(ProcessTestCase):
         report = json.loads(process.text)
         self.assertEqual((report["calls"], report["answers"], report["failures"]), (30, 150, 0))
         self.assertEqual(len(record.read_text().splitlines()), 150)
+
+    async def test_what_happens_to_the_gateway(self) -> None:
+        process = await self.simulate("--mix", "long", "--at", "0=shutdown", "--at", "0.2=reload")
+        await process.wait_for(
+            "(?s)the registration is gone: the provider was shut down.*the gateway reloads: its calls are gone"
+        )
+        await self.end(process)
 
     async def test_told_to_end_it_ends_in_order(self) -> None:
         process = await self.simulate("--mix", "long", "--speed", "20")

@@ -184,6 +184,78 @@ class RegistrationTests(GatewayTestCase):
         await self.application.register(self.gateway.url)
         self.assertIsNotNone(self.gateway.registration)
 
+    async def test_opened_again_before_the_application_answered(self) -> None:
+        await self.begin_registered()
+        asked = self.application.when(xcc.SolicitXccProviderUnRegister)
+        self.application.answer = lambda message: (
+            None if isinstance(message, xcc.SolicitXccProviderUnRegister) else well(message)
+        )
+        shutting = Deferred.fromCoroutine(self.gateway.shut_down_provider())
+        await asked
+        back = self.application.when(xcc.NotifyXccProviderStatus)
+        self.gateway.start_provider()
+        self.assertEqual((await back).provider_status, "IN_SERVICE")
+        await self.application.register(self.gateway.url)
+        self.gateway.reload()
+        await shutting
+        await self.application.when(xcc.NotifyXccProviderStatus)
+        said = [getattr(message, "provider_status", None) for message in self.application.received]
+        self.assertEqual(said, ["IN_SERVICE", None, "IN_SERVICE", "IN_SERVICE"])
+
+    async def test_registered_again_before_the_application_answered(self) -> None:
+        await self.begin_registered()
+        held: list[Request] = []
+
+        def hold(message: Any, request: Request) -> bool:
+            if not isinstance(message, xcc.SolicitXccProviderUnRegister):
+                return False
+            held.append(request)
+            return True
+
+        self.application.hold = hold
+        asked = self.application.when(xcc.SolicitXccProviderUnRegister)
+        shutting = Deferred.fromCoroutine(self.gateway.shut_down_provider())
+        solicited = await asked
+        self.gateway.start_provider()
+        await self.application.register(self.gateway.url)
+        held[0].respond(soap(xcc.ResponseXccProviderUnRegister(solicited.msg_header)))
+        await shutting
+        registration = self.gateway.registration
+        assert registration is not None
+        self.assertEqual(registration.id, self.application.registration_id)
+        self.assertEqual(self.watcher.gone, [])
+
+    async def test_refusals_are_told(self) -> None:
+        said: list[str] = []
+        await self.begin(observers=[Story(said.append)])
+        url = self.application.url
+        self.application.url += "/"
+        await self.application.register(self.gateway.url)
+        self.application.url = url
+        await self.application.ask(self.gateway.url, xcc.RequestXccUnRegister(xcc.MsgHeader("A:1", "x")))
+        self.assertEqual(
+            said,
+            [
+                f"refused the registration of cubehook at {url}/: "
+                "The application URL is not configured as remote-url",
+                "refused RequestXccUnRegister: The registration ID is not known",
+            ],
+        )
+
+    async def test_the_story_after_a_reload(self) -> None:
+        said: list[str] = []
+        await self.begin_registered(observers=[Story(said.append)])
+        for _ in range(2):
+            said.clear()
+            self.watcher.statuses.clear()
+            self.gateway.place_call(self.script("long"))
+            await self.watcher.until(lambda: len(self.watcher.statuses) == 4)
+            self.assertRegex(said[0], "^call 1: .* calls ")
+            self.assertEqual(said[1], "call 1 rings")
+            self.gateway.reload()
+            self.assertIn("the gateway reloads: its calls are gone", said)
+            await self.application.register(self.gateway.url)
+
     async def test_reload_forgets_everything_and_begins_to_count_again(self) -> None:
         await self.begin_registered()
         first_id = self.application.registration_id

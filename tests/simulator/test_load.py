@@ -170,6 +170,16 @@ class LoadTests(TestCase):
         self.assertEqual({line["time"] for line in lines}, {7})
         self.assertTrue(all(len(line["guid"]) == 32 for line in lines))
 
+    async def test_what_happens_to_the_gateway(self) -> None:
+        application = Application(self)
+        result = await self.run_it(
+            application, happenings=((0.05, "reload"), (60.0, "reload")), finish=PATIENCE
+        )
+        statuses = [m for m in application.received if isinstance(m, xcc.NotifyXccProviderStatus)]
+        self.assertEqual([status.provider_status for status in statuses], ["IN_SERVICE"] * 2)
+        self.assertEqual(result.counters.calls, 40)
+        self.assertGreater(result.counters.lost_unregistered, 100)
+
     async def test_nobody_registers(self) -> None:
         settings = Settings(remote_url=f"http://127.0.0.1:{free_port()}/xcc/hq")
         load = Load(gateway=settings, traffic=Traffic(mix={"busy": 1}), patience=0.05)

@@ -169,7 +169,7 @@ class ProviderTests(SynchronousTestCase):
         self.provider = Provider(URL, PROBING, self.calls, 0x4CA5E3)
 
     def ask(self, message: codec.Message) -> tuple[int, Any]:
-        status, body = self.provider.answer(codec.write(message), 7)
+        status, body, self.refused = self.provider.answer(codec.write(message), 7)
         return status, codec.read(body)
 
     def register(self, url: str = URL, name: str | None = "cubehook", **changes: Any) -> tuple[int, Any]:
@@ -219,8 +219,9 @@ class ProviderTests(SynchronousTestCase):
 
     def test_provider_that_is_shut_down_refuses(self) -> None:
         self.provider.in_service = False
-        status, fault = self.register()
+        status, fault = self.register(name="a\x85b")
         self.assertEqual((status, fault.reason), (500, "The provider is shut down"))
+        self.assertEqual(self.refused, rf"the registration of a\x85b at {URL}: The provider is shut down")
 
     def test_name_cannot_break_the_id(self) -> None:
         _, answer = self.register(name="<a>:&\u00e9")
@@ -317,7 +318,8 @@ class ProviderTests(SynchronousTestCase):
 
     def test_malformed_requests_get_a_parser_error(self) -> None:
         for body in (b"", b"<x", b"<x/>", codec.write(xcc.Fault(code="Sender", reason="x"))):
-            status, answer = self.provider.answer(body, 7)
+            status, answer, refused = self.provider.answer(body, 7)
+            self.assertRegex(refused, "^(a request|Fault): [A-Z]")
             fault = codec.read(answer)
             assert isinstance(fault, xcc.Fault)
             self.assertEqual((status, fault.subcode), (400, "XML PARSER ERROR"))
