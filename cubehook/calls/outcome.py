@@ -101,7 +101,7 @@ def leg_outcome(call: Call, leg: Connection) -> Outcome:
     """How one leg ended: as its call, if it is the caller's; else by its own answer, ringing and cause."""
     if leg.connected_at is not None:
         return Outcome.ANSWERED
-    if leg.direction is Direction.INCOMING and call.outcome not in (None, Outcome.ANSWERED):
+    if leg.direction is Direction.INCOMING and call.outcome is not None:
         return call.outcome
     rang = leg.alerting_at is not None
     if leg.disconnect_cause is not None:

@@ -103,6 +103,11 @@ class AnsweredTests(TrackerTestCase):
         end = self.ended(*TALKING, ("o", disconnected(31)), ("i", disconnected(None)))
         self.assertEqual(end.disconnect_cause, 31)
 
+    def test_cause_of_the_leg_that_ended_last_when_the_last_has_none(self) -> None:
+        more = (("p", created("out")), ("o", disconnected(31)), ("p", disconnected(16)))
+        end = self.ended(*TALKING, *more, ("i", disconnected(None)))
+        self.assertEqual(end.disconnect_cause, 16)
+
     def test_nothing_of_the_end_before_it(self) -> None:
         self.gateway.play(*TALKING)
         for event in self.gateway.events:
@@ -217,6 +222,13 @@ class UnansweredTests(TrackerTestCase):
 
     def test_abandoned_without_a_cause(self) -> None:
         self.assert_end(self.ended(*RINGING, ("i", disconnected(None))), Outcome.ABANDONED, None)
+        self.setUp()
+        end = self.ended(("i", created("in")), ("i", disconnected(None)))
+        self.assert_end(end, Outcome.ABANDONED, None)
+
+    def test_abandoned_although_no_outgoing_leg_was_told(self) -> None:
+        end = self.ended(("i", created("in")), ("i", alerting), ("i", disconnected(16)))
+        self.assert_end(end, Outcome.ABANDONED, 16)
 
     def test_not_abandoned_when_the_caller_is_told_busy(self) -> None:
         end = self.ended(*self.SETUP, ("i", disconnected(17)), ("o", disconnected(17)))
@@ -478,6 +490,15 @@ class TransferTests(TrackerTestCase):
         self.assertEqual(self.gateway.play(*TALKING, ("i", left), ("o", left)), [A, C, D])
         end = self.last()
         self.assertEqual((end.outcome, end.disconnect_cause, end.inferred), (Outcome.ANSWERED, None, False))
+
+    def test_leaving_has_no_cause(self) -> None:
+        end = self.ended(*TALKING, ("o", disconnected(31)), ("i", left))
+        self.assertEqual((end.outcome, end.disconnect_cause), (Outcome.ANSWERED, None))
+
+    def test_who_left_did_not_abandon(self) -> None:
+        self.gateway.play(*RINGING, ("i", left), ("i", disconnected(16)))
+        (event,) = self.gateway.reload()
+        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.MISSED, True))
 
     def test_leg_that_left_does_not_end_the_call_it_left(self) -> None:
         self.gateway.play(*TALKING, ("i", left))
@@ -981,6 +1002,7 @@ class LegEventTests(TrackerTestCase):
         end = self.last()
         self.assertEqual((end.called_number, end.direction), ("1001", Direction.OUTGOING))
         self.assertEqual((end.ring_seconds, end.talk_seconds), (2.0, 1.0))
+        self.assertEqual((end.disconnected_at, end.guid), (iso(self.gateway.now), GUID))
         self.assertEqual((end.outcome, end.disconnect_cause), (Outcome.ANSWERED, 31))
         self.assertEqual(len(end.connections), 1)
 
@@ -999,6 +1021,15 @@ class LegEventTests(TrackerTestCase):
             [(p.connections[0].connection_id, p.outcome) for p in ends],
             [("a", Outcome.BUSY), ("i", Outcome.ABANDONED), ("b", Outcome.MISSED)],
         )
+
+    def test_caller_of_an_answered_call_whose_own_answer_was_not_told(self) -> None:
+        self.gateway.play(*RINGING, ("o", connected("out")), ("i", disconnected(16)))
+        self.assertEqual(self.legs()[-1], ("i", D))
+        self.assertEqual((self.last().outcome, self.last().talk_seconds), (Outcome.ANSWERED, None))
+
+    def test_guid_of_a_leg_that_has_none(self) -> None:
+        self.gateway.play(("i", created("in")), ("o", created("out", CALLER, CALLED, None)), ("o", alerting))
+        self.assertEqual(self.last().guid, GUID)
 
     def test_leg_whose_end_is_never_told(self) -> None:
         self.gateway.play(*TALKING, ("i", disconnected()))
