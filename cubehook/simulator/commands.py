@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -40,21 +41,25 @@ def simulate(argv: Sequence[str]) -> int:
         return _failed("simulate", f"{arguments.record}: {error.strerror}")
     with ExitStack() as files:
         observers: list[Observer] = []
+        out = _Output(sys.stdout)
+        story = _Output(sys.stderr) if arguments.json else out
         if record is not None:
             observers.append(Recorder(files.enter_context(record), _wall_clock))
         if not arguments.load:
-            say = _sayer(sys.stderr if arguments.json else sys.stdout)
+            say = _sayer(story)
             where = f"{load.gateway.listen}, path {load.gateway.path}"
             say(f"a gateway at {where} waits for an application at {load.gateway.remote_url}")
             observers.append(Story(say))
 
         async def main(reactor: Any, stop: Deferred[None]) -> int:
+            out.until(stop)
+            story.until(stop)
             try:
                 result = await run_load(reactor, load, observers, stop=stop)
             except NotRegisteredError as error:
                 return _failed("simulate", str(error))
-            print(msgspec.json.encode(result).decode() if arguments.json else _report(result), flush=True)
-            return 0
+            out.line(msgspec.json.encode(result).decode() if arguments.json else _report(result))
+            return int(out.gone or story.gone)
 
         return _run("simulate", main)
 
@@ -73,7 +78,10 @@ def sink(argv: Sequence[str]) -> int:
         if store is not None:
             files.enter_context(store)
 
+        out = _Output(sys.stdout)
+
         async def main(reactor: Any, stop: Deferred[None]) -> int:
+            out.until(stop)
             left = arguments.count
 
             def received(one: Received) -> None:
@@ -82,7 +90,7 @@ def sink(argv: Sequence[str]) -> int:
                 if store is not None:
                     store.write(line + b"\n")
                 if not arguments.quiet:
-                    print(line.decode() if arguments.json else _line(one), flush=True)
+                    out.line(line.decode() if arguments.json else _line(one))
                 if left is not None:
                     left -= 1
                     if left == 0 and not stop.called:
@@ -101,13 +109,12 @@ def sink(argv: Sequence[str]) -> int:
                 received=received if wanted else None,
             )
             await receiver.start(arguments.listen)
-            if not arguments.json:
-                print(f"receiving at {receiver.url}", flush=True)
+            (_Output(sys.stderr) if arguments.json else out).line(f"receiving at {receiver.url}")
             await stop
             await receiver.stop()
             summary = receiver.summary()
-            print(msgspec.json.encode(summary).decode() if arguments.json else _told(summary), flush=True)
-            return 0
+            out.line(msgspec.json.encode(summary).decode() if arguments.json else _told(summary))
+            return int(out.gone)
 
         return _run("sink", main)
 
@@ -152,9 +159,34 @@ def _failed(command: str, error: str) -> int:
     return 1
 
 
-def _sayer(file: TextIO) -> Callable[[str], None]:
+class _Output:
+    """Lines to whoever reads `file`; once nobody does any more, `gone`, and nothing more is written."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.gone = False
+        self._file = file
+        self._stop: Deferred[None] | None = None
+
+    def until(self, stop: Deferred[None]) -> None:
+        """Fire `stop`, unless it has fired, when nobody reads any more."""
+        self._stop = stop
+
+    def line(self, text: str) -> None:
+        if self.gone:
+            return
+        try:
+            print(text, file=self._file, flush=True)
+        except BrokenPipeError:
+            self.gone = True
+            # The interpreter's own flush must not complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            if self._stop is not None and not self._stop.called:
+                self._stop.callback(None)
+
+
+def _sayer(output: _Output) -> Callable[[str], None]:
     def say(sentence: str) -> None:
-        print(f"{datetime.now().astimezone():%H:%M:%S.%f} {sentence}", file=file, flush=True)
+        output.line(f"{datetime.now().astimezone():%H:%M:%S.%f} {sentence}")
 
     return say
 

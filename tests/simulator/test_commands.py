@@ -24,6 +24,12 @@ def command(test: TestCase, *arguments: str) -> Process:
     return spawn(test, "-c", MAIN, *arguments)
 
 
+def stop_reading(process: Process) -> None:
+    """As `head` does when it has its lines."""
+    assert process.transport is not None
+    process.transport.closeStdout()
+
+
 class ArgumentTests(SynchronousTestCase):
     def usage_error(self, run: Any, *arguments: str) -> str:
         errors = io.StringIO()
@@ -130,7 +136,7 @@ class SimulateTests(ProcessTestCase):
     async def test_what_happens_to_the_gateway(self) -> None:
         process = await self.simulate("--mix", "long", "--at", "0=shutdown", "--at", "0.2=reload")
         await process.wait_for(
-            "(?s)the registration is gone: the provider was shut down.*the gateway reloads: its calls are gone"
+            "(?s)the registration is gone: the provider was shut down.*the gateway reloads: its calls"
         )
         await self.end(process)
 
@@ -155,6 +161,14 @@ class SimulateTests(ProcessTestCase):
         await process.ended()
         self.assertEqual(process.exit_code, 1)
         self.assertIn(f"cannot listen at port {port}", process.text)
+        self.assertNotIn("Traceback", process.text)
+
+    async def test_whoever_reads_has_had_enough(self) -> None:
+        process = await self.simulate("--mix", "answered", "--speed", "1000")
+        await process.wait_for("call 1 is answered")
+        stop_reading(process)
+        await process.ended()
+        self.assertEqual(process.exit_code, 1, process.text)
         self.assertNotIn("Traceback", process.text)
 
 
@@ -185,6 +199,21 @@ class SinkTests(ProcessTestCase):
         lines = [json.loads(line) for line in store.read_text().splitlines()]
         self.assertEqual([line["status"] for line in lines], [503, 200])
         self.assertEqual(lines[0]["body"].encode(), self.BODY)
+
+    async def test_whoever_reads_has_had_enough(self) -> None:
+        process, url = await self.sink()
+        stop_reading(process)
+        self.assertEqual(await self.post(url, self.BODY), 200)
+        await process.ended()
+        self.assertEqual(process.exit_code, 1, process.text)
+        self.assertNotIn("Traceback", process.text)
+
+    async def test_json(self) -> None:
+        process, url = await self.sink("--json", "--count", "1")
+        self.assertEqual(await self.post(url, self.BODY), 200)
+        await process.ended()
+        received, summary = [json.loads(line) for line in process.text.splitlines() if line[0] == "{"]
+        self.assertEqual((received["body"].encode(), summary["accepted"]), (self.BODY, 1))
 
     async def test_signatures_are_shown(self) -> None:
         process, url = await self.sink("--secret", SECRET)
