@@ -184,6 +184,22 @@ class _Draft:
             self.wait(0.002, 0.02)
             self.tell(caller, xcc.Alerting(), call)
 
+    def ring_for(self, least: float, most: float) -> None:
+        """The first caller's call, ringing at leg 1 for a while."""
+        self.arrive()
+        self.dial(1)
+        self.ring(1)
+        self.wait(least, most)
+
+    def send_on(self, event: type[xcc.Redirected | xcc.Transferred]) -> None:
+        """Leg 1 sends the call on to leg 2, which rings for a while; the caller does not hear that."""
+        target = self.address()
+        self.tell(1, event(target))
+        self.dial(2, called=target, original=self.called)
+        self.end(1, NORMAL)
+        self.ring(2, caller=None)
+        self.wait(1, 8)
+
     def answer(self, leg: int, call: int = 0, caller: int | None = CALLER) -> None:
         """Somebody at `leg` answers; `caller`, if any, is through for the first time."""
         for party in (leg,) if caller is None else (leg, caller):
@@ -295,10 +311,7 @@ def _statistics(seconds: float, random: Random) -> tuple[dict[str, str], dict[st
 
 
 def _answered(draft: _Draft) -> None:
-    draft.arrive()
-    draft.dial(1)
-    draft.ring(1)
-    draft.wait(2, 12)
+    draft.ring_for(2, 12)
     draft.answer(1)
     draft.talk()
     draft.hang_up(CALLER, 1)
@@ -327,10 +340,7 @@ def _rejected(draft: _Draft) -> None:
 
 def _no_answer(draft: _Draft) -> None:
     draft.outcome = "missed"
-    draft.arrive()
-    draft.dial(1)
-    draft.ring(1)
-    draft.wait(18, 40)
+    draft.ring_for(18, 40)
     cause = draft.random.choice((NO_ANSWER, NO_ANSWER, TIMER_EXPIRED))
     draft.end(1, cause)
     draft.end(CALLER, cause)
@@ -338,10 +348,7 @@ def _no_answer(draft: _Draft) -> None:
 
 def _abandoned(draft: _Draft) -> None:
     draft.outcome = "abandoned"
-    draft.arrive()
-    draft.dial(1)
-    draft.ring(1)
-    draft.wait(2, 20)
+    draft.ring_for(2, 20)
     draft.end(CALLER, NORMAL)
     draft.end(1, NORMAL)
 
@@ -388,16 +395,8 @@ def _simultaneous(draft: _Draft) -> None:
 
 def _forwarded(draft: _Draft) -> None:
     """The called telephone forwards: a new leg goes where it says."""
-    draft.arrive()
-    draft.dial(1)
-    draft.ring(1)
-    draft.wait(3, 10)
-    target = draft.address()
-    draft.tell(1, xcc.Redirected(target))
-    draft.dial(2, called=target, original=draft.called)
-    draft.end(1, NORMAL)
-    draft.ring(2, caller=None)
-    draft.wait(1, 8)
+    draft.ring_for(3, 10)
+    draft.send_on(xcc.Redirected)
     draft.answer(2)
     draft.talk()
     draft.hang_up(CALLER, 2)
@@ -405,18 +404,10 @@ def _forwarded(draft: _Draft) -> None:
 
 def _blind_transfer(draft: _Draft) -> None:
     """Answered, then sent on to somebody else without asking them."""
-    draft.arrive()
-    draft.dial(1)
-    draft.ring(1)
-    draft.wait(2, 10)
+    draft.ring_for(2, 10)
     draft.answer(1)
     draft.talk(0.3)
-    target = draft.address()
-    draft.tell(1, xcc.Transferred(target))
-    draft.dial(2, called=target, original=draft.called)
-    draft.end(1, NORMAL)
-    draft.ring(2, caller=None)
-    draft.wait(1, 8)
+    draft.send_on(xcc.Transferred)
     draft.answer(2, caller=None)
     draft.talk(0.7)
     draft.hang_up(CALLER, 2)
@@ -425,10 +416,7 @@ def _blind_transfer(draft: _Draft) -> None:
 def _attended_transfer(draft: _Draft) -> None:
     """The one called (leg 1) rings a colleague (legs 2 and 3, a call of its own) and joins the two."""
     agent, consultation, colleague = 1, 2, 3
-    draft.arrive()
-    draft.dial(agent)
-    draft.ring(agent)
-    draft.wait(2, 10)
+    draft.ring_for(2, 10)
     draft.answer(agent)
     draft.talk(0.3)
     target = draft.address()
@@ -483,10 +471,7 @@ def _failed(draft: _Draft) -> None:
 
 def _long(draft: _Draft) -> None:
     """A conversation of hours."""
-    draft.arrive()
-    draft.dial(1)
-    draft.ring(1)
-    draft.wait(1, 5)
+    draft.ring_for(1, 5)
     draft.answer(1)
     draft.wait(2 * 3600, 6 * 3600)
     draft.hang_up(CALLER, 1)
