@@ -18,6 +18,7 @@ from lxml.etree import _Element as Element
 
 from cubehook.xcc import messages as xcc
 from cubehook.xcc import soap
+from cubehook.xcc.durations import duration_seconds
 from cubehook.xcc.soap import SPACE, SoapError, local_name
 
 Message: TypeAlias = (
@@ -216,10 +217,6 @@ def _choice(*alternatives: tuple[str, type, _Kind], unknown: bool = False) -> _K
 
 
 _INTEGER = re.compile("[+-]?[0-9]{1,18}")
-_DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_DURATION = re.compile(
-    r"P(?:([0-9]{1,9})D)?(?:T(?=[0-9])(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?"
-)
 
 
 def _read_integer(element: Element) -> int | None:
@@ -237,15 +234,7 @@ def _read_boolean(element: Element) -> bool | None:
 
 
 def _read_seconds(element: Element) -> float | None:
-    """Routers write `120`, the schema says `PT120S`; months and years have no length."""
-    text = soap.text_of(element) or ""
-    if _DECIMAL.fullmatch(text):
-        return float(text)
-    duration = _DURATION.fullmatch(text)
-    if duration is None or not any(duration.groups()):
-        return None
-    days, hours, minutes, seconds = (float(part or 0) for part in duration.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    return duration_seconds(soap.text_of(element))
 
 
 def _seconds_content(seconds: float) -> str:
