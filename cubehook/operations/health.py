@@ -43,10 +43,16 @@ class HealthResource:
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: IRequest) -> bytes:
-        request.setHeader(b"Content-Type", CONTENT_TYPE_LATEST.encode())
-        return generate_latest(self._metrics.registry)
+        return _whole(request, CONTENT_TYPE_LATEST.encode(), generate_latest(self._metrics.registry))
 
 
 def _text(request: IRequest, text: str) -> bytes:
-    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
-    return text.encode()
+    return _whole(request, b"text/plain; charset=utf-8", text.encode())
+
+
+def _whole(request: IRequest, content_type: bytes, body: bytes) -> bytes:
+    request.setHeader(b"Content-Type", content_type)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    # What was true a moment ago is of no use to anybody.
+    request.setHeader(b"Cache-Control", b"no-store")
+    return body
