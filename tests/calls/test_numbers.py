@@ -122,8 +122,9 @@ class NationalTests(SynchronousTestCase):
         self.assertEqual(read("5072345678", "E164"), "5072345678")
         # London, or a town in Frisia without its trunk prefix.
         self.assertEqual(read("442079460958", "E164", "DE"), "442079460958")
-        # A Chinese mobile, or Texas.
+        # A Chinese mobile, or Texas; whatever the gateway says of it.
         self.assertEqual(read("13612345678", "E164", "CN"), "13612345678")
+        self.assertEqual(read("13612345678", "OTHER", "CN"), "13612345678")
 
 
 class NobodyTests(SynchronousTestCase):
