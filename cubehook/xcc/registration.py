@@ -68,7 +68,8 @@ MAX_INTERVAL: Micros = 3600 * SECOND
 """Longer intervals in probes are taken for this; routers allow up to 255 s."""
 
 MISSED_INTERVALS = 2
-SILENCE_MARGIN: Micros = 15 * SECOND
+SILENCE_MARGIN: Micros = 20 * SECOND
+"""With it, the first probe of a router with the longest interval that it allows, 255 s, is waited for."""
 MAX_UNHEARD_SILENCE: Micros = 900 * SECOND
 
 _KNOWN_IDS = 8

@@ -354,6 +354,15 @@ class SilenceTests(SynchronousTestCase):
         d.advance(1)
         self.assertEqual(d.state, RegistrationState.SILENT)
 
+    def test_the_first_probe_may_come_after_the_longest_interval(self) -> None:
+        d = driver()
+        d.tell("start")
+        d.grant()
+        for _ in range(5):
+            d.advance(256 * SECOND)
+            d.probe(interval=255.0)
+        self.assertEqual((d.state, d.asked, d.losses), (RegistrationState.REGISTERED, [1], 0))
+
     def test_limit_is_learned_from_probes(self) -> None:
         d = registered()
         d.advance(SILENCE - 1)
@@ -455,7 +464,7 @@ class SilenceTests(SynchronousTestCase):
             d.grant()
         self.assertEqual(d.state, RegistrationState.SILENT)
         self.assertIn("source-address", d.shown.reason)
-        self.assertEqual(times, [255, 510, 900, 900, 900])
+        self.assertEqual(times, [260, 520, 900, 900, 900])
         self.assertEqual(d.losses, 5)
         d.hear(d.machine.registration_id)
         self.assertEqual(d.state, RegistrationState.REGISTERED)
