@@ -269,6 +269,8 @@ class TimeTests(SynchronousTestCase):
         (request,) = self.answers.waiting
         request.finish()
         self.assertIn(b"HTTP/1.1 200 ", transport.value())
+        self.assertNotIn(b"Connection: close", transport.value())
+        self.assertTrue(transport.connected)
         # What was sent ahead is a request begun.
         self.advance(REQUEST_SECONDS + 2 * TICK_SECONDS)
         self.assertFalse(transport.connected)

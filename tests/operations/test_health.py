@@ -88,4 +88,8 @@ class HealthTests(TestCase):
         self.assertEqual(
             (samples["cubehook_calls_active"].value, samples["cubehook_store_degraded"].value), (3, 1)
         )
+        self.assertEqual(samples["cubehook_events_total"].labels, {"cube": "hq", "state": "ALERTING"})
+        self.assertEqual(
+            samples["cubehook_deliveries_total"].labels, {"webhook": "crm", "outcome": "delivered"}
+        )
         self.assertIsNone(re.search("_created", text))

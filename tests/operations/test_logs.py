@@ -85,13 +85,14 @@ class LogsTests(SynchronousTestCase):
     def test_failure_is_indented_below_its_message(self) -> None:
         self.open()
         try:
-            raise RuntimeError("broken\nforged")
+            raise RuntimeError("broken\nforged\x1b[2J")
         except RuntimeError:
             Logger("cubehook").failure("It failed")
         lines = self.read("cubehook.log").splitlines()
         self.assertIn("critical cubehook: It failed", lines[0])
         self.assertTrue(all(line.startswith("    ") for line in lines[1:]))
         self.assertTrue(any("RuntimeError" in line for line in lines))
+        self.assertEqual(lines[-1], r"    forged\x1b[2J")
         self.flushLoggedErrors(RuntimeError)
 
     def test_event_line_waits_for_others_but_not_long(self) -> None:
@@ -108,9 +109,13 @@ class LogsTests(SynchronousTestCase):
 
     def test_event_numbers_cannot_forge_lines(self) -> None:
         logs = self.open()
-        logs.event(event(calling_number="1\n2024 event"))
+        logs.event(event(calling_number="1\n2024 event", called_number="2\n2024 attempt"))
+        logs.attempt(*self.attempt(error="no\n2024 event"))
         logs.close()
-        self.assertIn(r"1\x0a2024 event -> ", self.read("events.log"))
+        text = self.read("events.log")
+        self.assertIn(r"1\x0a2024 event -> 2\x0a2024 attempt", text)
+        self.assertIn(r"http: no\x0a2024 event", text)
+        self.assertEqual(text.count("\n"), 2)
 
     def attempt(self, **changes: object) -> tuple[Webhook, Delivery, Attempt]:
         fields: dict[str, object] = {
@@ -252,6 +257,14 @@ class RotatedFileTests(SynchronousTestCase):
         self.path.write_text("earlier\n")
         self.open().write_now("later\n")
         self.assertEqual(self.all_lines(), ["earlier", "later"])
+
+    def test_numbers_of_callers_are_not_for_everybody(self) -> None:
+        umask = os.umask(0)
+        self.addCleanup(os.umask, umask)
+        file = self.open()
+        for number in range(60):
+            file.write_now(f"line {number} of many\n")
+        self.assertEqual({path.stat().st_mode & 0o777 for path in self.folder.iterdir()}, {0o640})
 
     def test_two_processes_overwrite_nothing(self) -> None:
         first, second = self.open(), self.open()
