@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import sqlite3
 import time
@@ -39,7 +40,9 @@ class MainJobCase(TestCase):
     timeout = 120
     placed = 0
 
-    async def begin(self, *, payload: str = "basic", webhook: str = "", persistent: bool = True) -> None:
+    async def begin(
+        self, *, payload: str = "basic", webhook: str = "", cube: str = "", persistent: bool = True
+    ) -> None:
         folder = Path(self.mktemp())
         self.received: list[Received] = []
         self._watchers: list[tuple[Callable[[], bool], Deferred[None]]] = []
@@ -48,7 +51,7 @@ class MainJobCase(TestCase):
             self,
             folder,
             cubes=f'[cubes.hq]\nprovider_url = "http://127.0.0.1:{self.gateway_port}/cisco_xcc"\n'
-            "application_url = APPLICATION_URL\n",
+            f"application_url = APPLICATION_URL\n{cube}\n",
             webhooks=f'[webhooks.crm]\nurl = "http://127.0.0.1:{self.sink_port}/crm"\n'
             f'payload = "{payload}"\nsecret = "{SECRET}"\n{webhook}\n',
         )
@@ -412,13 +415,27 @@ class BadInputTests(MainJobCase):
         self.assertEqual(await self.post(b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'), 400)
         self.assertEqual(await self.post(b" " * ((1 << 20) + 1)), 413)
         self.assertEqual(await self.post(b"<html/>"), 400)
+        unknown = codec.write(xcc.UnknownMessage(name="NotifyXccNew", msg_header=xcc.MsgHeader()))
+        self.assertEqual(await self.post(unknown.replace(b"cisco_xcc", b"cisco_xyz")), 400)
         self.assertEqual(await self.post(b"", "/elsewhere"), 404)
-        unknown = xcc.UnknownMessage(name="NotifyXccNew", msg_header=xcc.MsgHeader())
-        self.assertEqual(await self.post(codec.write(unknown)), 200)
+        self.assertEqual(await self.post(unknown), 200)
         _, metrics = await self.service.get("/metrics")
-        for reason in ("malformed", "too_large", "not_soap", "path"):
+        for reason in ("malformed", "forbidden", "too_large", "not_soap", "namespace", "path"):
             self.assertIn(f'cubehook_rejected_total{{reason="{reason}"}} 1.0', metrics)
         self.assertIn('cubehook_notifications_total{cube="hq",message="unknown"} 1.0', metrics)
+        rows = self.database().execute("select count(*) from notifications").fetchone()
+        self.assertEqual(rows, (0,))
+        log = (self.service.folder / "state" / "log" / "cubehook.log").read_text()
+        self.assertEqual(log.count("Cube hq: refused what 127.0.0.1 sent: "), 5)
+        # Nobody else is disturbed.
+        self.call()
+        await self.until(lambda: self.states() == STATES)
+
+    async def test_an_address_that_may_not_speak_for_the_cube(self) -> None:
+        await self.begin(cube='allow_from = ["192.0.2.0/24"]')
+        self.assertEqual(await self.notify(created("INCOMING")), 403)
+        _, metrics = await self.service.get("/metrics")
+        self.assertIn('cubehook_rejected_total{reason="address"} 1.0', metrics)
         rows = self.database().execute("select count(*) from notifications").fetchone()
         self.assertEqual(rows, (0,))
 
@@ -483,3 +500,31 @@ class BadInputTests(MainJobCase):
         rows = blocker.execute("select status from deliveries").fetchall()
         self.assertEqual(rows, [("delivered",)])
         self.assertEqual(blocker.execute("select count(*) from notifications").fetchone(), (2,))
+
+    async def test_a_full_disk(self) -> None:
+        """As when the database is locked; the logs cannot be written either."""
+        await self.begin()
+        assert self.service.process is not None
+        assert self.service.process.transport is not None
+        pid = self.service.process.transport.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        # No file of this process may grow past its first byte: for a program, the disk is full.
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, hard))
+        self.assertEqual(await self.notify(created("INCOMING")), 200)
+        self.assertEqual(await self.notify(xcc.Alerting()), 200)
+        await self.until(lambda: self.states() == ["ALERTING"])
+        code, text = await self.service.get("/readyz")
+        self.assertEqual(code, 503)
+        self.assertIn("store cannot be written", text)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+        async def ready() -> bool:
+            return (await self.service.get("/readyz"))[0] == 200
+
+        await self.poll(ready)
+        self.assertEqual(await self.notify(xcc.Disconnected(disc_cause=16)), 200)
+        await self.until(lambda: self.states() == ["ALERTING", "DISCONNECTED"])
+        count = self.database().execute("select count(*) from notifications").fetchone()
+        self.assertEqual(count, (3,))
+        log = (self.service.folder / "state" / "log" / "cubehook.log").read_text()
+        self.assertIn("The store is written again", log)
