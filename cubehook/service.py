@@ -203,8 +203,8 @@ class CubehookService(Service):
         self._gateways.serve(
             Gateway(cube, self.registrars[cube.id]) for cube in provisioned.cubes if cube.enabled
         )
+        _return_memory()
         # What was made so far stays for good: collections need not look at it again.
-        gc.collect()
         gc.freeze()
         gc.set_threshold(2_000, 10, 20)
         self._gateways.release()
@@ -468,6 +468,13 @@ def _share_one_heap() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _return_memory() -> None:
+    """Give back to the system what importing and starting took and freed."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _exit_with_1(text: str) -> None:
