@@ -267,6 +267,8 @@ class RegistrationTests(GatewayTestCase):
         status = await back
         self.assertEqual(status.provider_status, "IN_SERVICE")
         self.assertTrue(began_again(before, status.msg_header.transaction_id), (before, status.msg_header))
+        # milliseconds since the start
+        self.assertLess(int(before.partition(":")[0], 16), PATIENCE * 1000)
         self.assertEqual((self.gateway.calls, self.gateway.registration), ({}, None))
         await self.gateway.when_idle()
         await self.application.register(self.gateway.url)
@@ -524,6 +526,30 @@ class Impatient:
 
 
 class ProbingTests(GatewayTestCase):
+    async def test_the_probe_of_a_former_registration_is_not_taken_for_the_present_one(self) -> None:
+        await self.begin_registered()
+        held: list[Request] = []
+
+        def hold(message: Any, request: Request) -> bool:
+            held.append(request)
+            return True
+
+        self.application.hold = hold
+        for _ in range(2):
+            probed = self.application.when(xcc.SolicitXccProbing)
+            self.gateway.probe_now()
+            await probed
+            await self.application.register(self.gateway.url)
+        probed = self.application.when(xcc.SolicitXccProbing)
+        self.gateway.probe_now()
+        await probed
+        for request in held[:2]:
+            request.respond(BROKEN)
+        # A round trip later the gateway has both.
+        await self.application.ask(self.gateway.url, xcc.RequestXccUnRegister(xcc.MsgHeader("A:1", "x")))
+        self.assertEqual((self.gateway.counters.probes_failed, self.gateway.prober.failures), (2, 0))
+        self.assertIsNone(self.gateway.prober.due)
+
     async def test_probe_after_silence_and_what_it_says(self) -> None:
         probing = Probing(keepalive=0.02, response_timeout=PATIENCE)
         await self.begin_registered(probing=probing)

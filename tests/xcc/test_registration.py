@@ -537,6 +537,14 @@ class LostTests(SynchronousTestCase):
         d.advance(MISSED_INTERVALS * 5 * SECOND + SILENCE_MARGIN)
         self.assertEqual(d.asked, [1, 2])
 
+    def test_the_id_being_granted_instead_of_another_is_not_foreign(self) -> None:
+        d = registered()
+        d.tell("register")
+        d.hear("new")
+        d.grant("new")
+        d.advance(10 * SECOND)
+        self.assertEqual((d.asked, d.losses), ([1, 2], 0))
+
     def test_an_id_taken_for_foreign_before_it_was_granted(self) -> None:
         d = registered()
         d.hear("late")
@@ -642,6 +650,14 @@ class ProviderTests(SynchronousTestCase):
         d.grant()
         d.tell("told_to_unregister", former)
         self.assertEqual(d.state, RegistrationState.REGISTERED)
+
+    def test_delays_grow_while_the_provider_stays_shut(self) -> None:
+        d = driver()
+        d.tell("start")
+        for delay in (30, 60, 120, 240, 300, 300):
+            d.grant(in_service=False)
+            self.assertEqual(d.wake_at, d.at + delay * SECOND)
+            d.advance(delay * SECOND)
 
     def test_in_service_may_get_lost(self) -> None:
         d = registered()
@@ -761,6 +777,9 @@ class ProviderTests(SynchronousTestCase):
         d.at += 10 * SECOND
         d.status(True)
         self.assertEqual((len(d.asked), d.state), (11, RegistrationState.REGISTERING))
+        # and the delays begin anew
+        d.tell("refused", d.asked[-1], "x")
+        self.assertEqual(d.wake_at, d.at + AFTER_FAULT.first)
 
     def test_an_unknown_status_is_just_a_message(self) -> None:
         d = registered()
