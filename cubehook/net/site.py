@@ -39,7 +39,11 @@ CLOSING_SECONDS = 15
 TICK_SECONDS = 5
 """How often connections are looked at, and so how exact these times are."""
 
+CLIENT_LEFT = 499
+"""Stands in the access log, as nginx has it, for the status of an answer that nobody waited for."""
+
 _NEVER = 1 << 62
+_NO_URI = Request.uri
 
 
 class TimedChannel(HTTPChannel):
@@ -141,6 +145,13 @@ class LimitedRequest(Request):
         if self._discarded > MAX_DISCARDED:
             self.channel.transport.abortConnection()  # type: ignore[union-attr]
 
+    def connectionLost(self, reason: Failure) -> None:
+        channel = self.channel
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if self.uri is not _NO_URI:
+            self.code = CLIENT_LEFT
+            channel.site.log(self)  # type: ignore[attr-defined]
+
     def finish(self) -> None:
         if not self.startedWriting:
             # Otherwise an empty answer, which most of ours are, would go out as a body in no chunks.
@@ -159,7 +170,8 @@ class AccessSite(Site):
     """
     A site that hands each finished request to `access`, keeps no sessions and speaks HTTP/1 only.
 
-    `access` is called after the answer was written; it must be quick.  Connections end when their
+    `access` is called after the answer was written, or when the client has left without it; it must
+    be quick.  Connections end when their
     client is too slow, by one timer for all of them, which runs while there are any.
     """
 

@@ -202,7 +202,8 @@ class TimeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.answers = Answers()
-        self.site = AccessSite(self.answers, lambda request: None, lambda: 1, self.clock)
+        self.seen: list[LimitedRequest] = []
+        self.site = AccessSite(self.answers, self.seen.append, lambda: 1, self.clock)
 
     def connect(self) -> tuple[TimedChannel, Transport]:
         channel = self.site.buildProtocol(None)
@@ -305,6 +306,23 @@ class TimeTests(SynchronousTestCase):
         request.finish()
         self.assertIn(b"Connection: close\r\n", busy_transport.value())
         self.assertFalse(busy_transport.connected)
+
+    def test_who_leaves_before_the_answer_is_seen(self) -> None:
+        self.answers.waits = True
+        channel, transport = self.connect()
+        channel.dataReceived(REQUEST)
+        transport.loseConnection()
+        self.assertEqual([(each.uri, each.code, each.sentLength) for each in self.seen], [(b"/", 499, 0)])
+
+    def test_who_leaves_within_a_request_made_none(self) -> None:
+        for part in (b"", b"POST / HT", REQUEST[:-1]):
+            channel, transport = self.connect()
+            channel.dataReceived(part)
+            transport.loseConnection()
+        channel, transport = self.connect()
+        channel.dataReceived(REQUEST)
+        transport.loseConnection()
+        self.assertEqual([each.code for each in self.seen], [200])
 
     def answer(self, request: bytes) -> bytes:
         channel, transport = self.connect()
