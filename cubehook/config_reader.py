@@ -378,7 +378,12 @@ class _Checks:
     def _listen(self, listen: Listen) -> None:
         taken: dict[str, str] = {}
         for name in ("cubes", "console"):
-            for number, endpoint in enumerate(getattr(listen, name)):
+            endpoints = getattr(listen, name)
+            if any(problem.key.startswith(f"listen.{name}") for problem in self._problems):
+                # A broken list has the default, which nobody asked for; what was written can be compared.
+                written = self._table["listen"].get(name)
+                endpoints = map(str, written) if isinstance(written, list) else ()
+            for number, endpoint in enumerate(endpoints):
                 path = ("listen", name, number)
                 other = taken.setdefault(endpoint, _path(path))
                 if other != _path(path):

@@ -370,6 +370,14 @@ class Refusals(ConfigTestCase):
             "listen.cubes[1]",
         )
 
+    def test_an_endpoint_twice_beside_a_broken_one(self) -> None:
+        text = '[listen]\ncubes = ["tpc:1", "tcp:8080"]\nconsole = ["tcp:8090", "tcp:8080"]'
+        # tcp:8090 is the default of a list that cannot be read: it is in nobody's way.
+        self.assertEqual(list(self.problems(text)), ["listen.cubes[0]", "listen.console[1]"])
+        for broken, key in (("5", "listen.cubes"), ("[5]", "listen.cubes[0]"), ("[]", "listen.cubes")):
+            self.problem(f'[listen]\ncubes = {broken}\nconsole = ["tcp:8090"]', key)
+        self.problem('[listen]\ncubess = ["tcp:8080"]', "listen.cubess")
+
     def test_gateway_urls(self) -> None:
         for url, why in [
             ("192.0.2.1:8090/cisco_xcc", "http://"),
