@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -59,6 +61,20 @@ class RetryAfterTests(SynchronousTestCase):
             "Sat Nov 23 16:04:36 2024",
         ):
             self.assertAlmostEqual(59.8, parse_retry_after(value, NOW) or 0, places=2)
+
+    def test_a_date_without_a_zone_is_not_in_ours(self) -> None:
+        before = os.environ.pop("TZ", None)
+
+        def restore() -> None:
+            os.environ.pop("TZ")
+            if before is not None:
+                os.environ["TZ"] = before
+            time.tzset()
+
+        self.addCleanup(restore)
+        os.environ["TZ"] = "America/New_York"
+        time.tzset()
+        self.assertAlmostEqual(59.8, parse_retry_after("Sat Nov 23 16:04:36 2024", NOW) or 0, places=2)
 
     def test_the_past_is_now(self) -> None:
         self.assertEqual(0.0, parse_retry_after("Sat, 23 Nov 2024 16:03:00 GMT", NOW))

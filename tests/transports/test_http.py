@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
@@ -27,6 +28,7 @@ from tests.transports.support import (
     deliver,
     http_transport,
     outbound,
+    reactor,
 )
 
 
@@ -135,6 +137,17 @@ class RequestTests(TestCase):
         receiver = Receiver(self, answering(b"HTTP/1.1 200 OK\r\nX: \xff\r\nContent-Length: 2\r\n\r\n\xff!"))
         sent = await deliver(self, receiver.url)
         self.assertEqual((sent.response_headers["X"], sent.response_body), ("\ufffd", "\ufffd!"))
+
+    async def test_another_transports_request_says_whom_it_asks(self) -> None:
+        receiver = Receiver(self)
+        webhook = Webhook(id="crm", url=receiver.url)
+        lent = context_for(webhook).agent()
+        client = HTTPClient(lent.exchange())
+        answered = await client.post(receiver.url, data=b"x", reactor=reactor)
+        self.assertEqual(await answered.text(), "ok")
+        self.assertEqual(receiver.requests[0].headers["host"], f"127.0.0.1:{receiver.port}")
+        self.assertEqual(receiver.requests[0].line, "POST /calls?from=hq HTTP/1.1")
+        await lent.close()
 
     async def test_before_start_is_a_bug(self) -> None:
         webhook = Webhook(id="crm", url="http://127.0.0.1:1/")
