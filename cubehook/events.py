@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -237,8 +238,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 def iso(at: Micros) -> str:
     """`at` in UTC as RFC 3339 with always six decimals and a `Z`."""
-    moment = _EPOCH + timedelta(microseconds=at)
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+    second, micros = divmod(at, 1_000_000)
+    return f"{_iso_second(second)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _iso_second(second: int) -> str:
+    # One second is written many times over; arithmetic, for a platform's clock functions may be narrower.
+    return (_EPOCH + timedelta(seconds=second)).isoformat()[:19]
 
 
 def seconds_between(start: Micros | None, end: Micros | None) -> float | None:

@@ -15,7 +15,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -33,9 +34,9 @@ from twisted.web.resource import IResource
 
 from cubehook import __version__, config
 from cubehook.calls.numbers import Numbers
-from cubehook.calls.tracker import Changes, Tracker
+from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Changes, Tracker
 from cubehook.delivery.dispatcher import Dispatcher
-from cubehook.events import Event, Micros
+from cubehook.events import Call, Event, Micros
 from cubehook.ids import Ids
 from cubehook.intake import Intake
 from cubehook.net.egress import policy_from
@@ -67,8 +68,13 @@ STOP_GRACE = 5.0
 """Seconds that deliveries under way may take to finish when the service stops."""
 
 
-class StartError(SystemExit):
-    """The service cannot start; its text tells the operator why, the exit status is 1."""
+class StartError(SystemExit, Exception):
+    """
+    The service cannot start; its text tells the operator why, the exit status is 1.
+
+    It is an Exception too, since twistd in the background passes only those on to the process that
+    started it, which otherwise waits for ever.
+    """
 
 
 def wall_clock() -> Micros:
@@ -100,6 +106,7 @@ class CubehookService(Service):
         self._starting: Deferred[None] | None = None
         self._failed = False
         self._ports: list[IListeningPort] = []
+        self._sites: list[AccessSite] = []
         self._loops: list[LoopingCall] = []
         self._sweeping: Deferred[Any] | None = None
         self._trouble = ""
@@ -176,6 +183,7 @@ class CubehookService(Service):
                 "another program use the port?"
             )
         self._ports.append(port)
+        self._sites.append(site)
         self._log.info("Listening on {address} ({key})", address=_address(port), key=key)
 
     def startService(self) -> None:
@@ -191,15 +199,16 @@ class CubehookService(Service):
         self._ids.begin_after(await store.greatest_id())
         for cube in provisioned.cubes:
             self._add_cube(cube)
-        for call in await store.open_calls():
-            # The calls of a cube that is no longer configured cannot be told of any more.
-            if call.cube in self.trackers:
-                self.trackers[call.cube].restore([call])
+        orphans = await self._restore_calls()
         for registration in await store.registrations():
             if registration.cube in self.registrars:
                 self.registrars[registration.cube].restore(registration)
-        self._add_webhooks(provisioned)
+        self._add_webhooks(provisioned, await store.pending_counts())
         await self.dispatcher.start()
+        for name, calls in orphans.items():
+            gone = Tracker(name, self._ids.next, Numbers(), self.dispatcher.wants_leg_events)
+            gone.restore(calls)
+            self._keep_ends(name, gone.reloaded(wall_clock()))
         self._gateways.serve(
             Gateway(cube, self.registrars[cube.id]) for cube in provisioned.cubes if cube.enabled
         )
@@ -227,6 +236,23 @@ class CubehookService(Service):
                 file=settings.source or "cubehook.toml",
             )
         self.ready.callback(None)
+
+    async def _restore_calls(self) -> dict[str, list[Call]]:
+        """
+        Give the trackers the calls that are open or ended of late.
+
+        What is returned are open calls of cubes that are no longer configured, of whose end
+        nobody will tell, by cube.
+        """
+        by_cube: dict[str, list[Call]] = defaultdict(list)
+        for call in await self.store.ended_calls(wall_clock() - ENDED_KEPT, ENDED_KEPT_MOST):
+            if call.cube in self.trackers:
+                by_cube[call.cube].append(call)
+        for call in await self.store.open_calls():
+            by_cube[call.cube].append(call)
+        for name, tracker in self.trackers.items():
+            tracker.restore(by_cube.pop(name, ()))
+        return by_cube
 
     def _not_started(self, failure: Failure) -> None:
         self._failed = True
@@ -257,7 +283,7 @@ class CubehookService(Service):
             on_reload=partial(self._reloaded, name),
         )
 
-    def _add_webhooks(self, provisioned: Provisioned) -> None:
+    def _add_webhooks(self, provisioned: Provisioned, pending: Mapping[str, int]) -> None:
         settings = self._settings
         plugins, problems = find_transports()
         for problem in problems:
@@ -287,7 +313,7 @@ class CubehookService(Service):
             except ValueError as error:
                 self._log.critical("{error}; its events wait until that is mended", error=str(error))
                 continue
-            self.dispatcher.add(webhook, transport)
+            self.dispatcher.add(webhook, transport, pending.get(name, 0))
             self.webhooks[name] = webhook
         for tracker in self.trackers.values():
             tracker.leg_events = self.dispatcher.wants_leg_events
@@ -315,6 +341,9 @@ class CubehookService(Service):
             await leaving
         for port in self._ports:
             await _maybe(port.stopListening())
+        # What came on a kept-open connection after the store has closed would be answered and lost.
+        for site in self._sites:
+            site.close_connections()
         await self.intake.settled()
         self.intake.stop()
         await self.dispatcher.stop(STOP_GRACE)
@@ -372,7 +401,7 @@ class CubehookService(Service):
     def answered(self, cube: str, message: str, received_at: Micros) -> None:
         """See `cubehook.xcc.resource.Traffic`."""
         self.metrics.notification(cube, message).inc()
-        self.metrics.notification_seconds.observe((wall_clock() - received_at) / 1e6)
+        self.metrics.notification_seconds.observe(max(0, wall_clock() - received_at) / 1e6)
 
     def rejected(self, reason: str) -> None:
         """See `cubehook.xcc.resource.Traffic`."""
@@ -385,7 +414,7 @@ class CubehookService(Service):
         self.metrics.delivery(webhook.id, outcome).inc()
         if attempt.delivered:
             took = attempt.started_at + attempt.duration - delivery.event.at
-            self.metrics.delivery_time(webhook.id).observe(took / 1e6)
+            self.metrics.delivery_time(webhook.id).observe(max(0, took) / 1e6)
 
     def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
         """See `cubehook.delivery.lanes.Observer`; the log has it already."""

@@ -278,7 +278,7 @@ class Tracker:
         return _first_incoming(call) is not None or at - call.started_at > DISORDER
 
     def _other_numbers(self, leg: Connection, detail: xcc.ConnDetailData) -> bool:
-        calling = self._numbers.number(_calling(detail))
+        calling = self._numbers.number(detail.calling_addr_data)
         called = self._numbers.number(detail.called_addr_data)
         return _differ(calling, leg.calling_number) or _differ(called, leg.called_number)
 
@@ -360,7 +360,7 @@ class Tracker:
         if leg.guid is None:
             leg.guid = guid_of(detail)
         if leg.calling_number is None and not call.calling_withheld:
-            leg.calling_number = self._numbers.number(_calling(detail))
+            leg.calling_number = self._numbers.number(detail.calling_addr_data)
         if leg.called_number is None:
             leg.called_number = self._numbers.number(detail.called_addr_data)
         if leg.interface is None:
@@ -516,10 +516,6 @@ def _first_incoming(call: Call) -> Connection | None:
 
 def _direction(detail: xcc.ConnDetailData) -> Direction | None:
     return _DIRECTIONS.get(detail.conn_direction_type or "")
-
-
-def _calling(detail: xcc.ConnDetailData) -> xcc.AddrData | None:
-    return detail.calling_addr_data or detail.orig_calling_addr_data
 
 
 def _joins_connected(conn: xcc.ConnData, event: xcc.HandoffJoin) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from cubehook.events import Call, CallEvent, Event, Granularity, Micros
+from cubehook.events import Call, CallEvent, CallState, Event, Granularity, Micros
+from cubehook.ids import first_id
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration, RegistrationState
 from cubehook.store.schema import (
     PENDING,
@@ -59,7 +60,28 @@ NEXT_DUE = select(func.min(deliveries.c.ready_at)).where(
     deliveries.c.webhook == bindparam("webhook"), deliveries.c.ready_at > bindparam("after")
 )
 
+PENDING_COUNTS = (
+    select(deliveries.c.webhook, func.count())
+    .where(deliveries.c.status == PENDING)
+    .group_by(deliveries.c.webhook)
+)
+
 OPEN_CALLS = select(calls.c.id, calls.c.detail).where(~calls.c.ended).order_by(calls.c.id)
+
+ENDED_CALLS = (
+    select(events.c.call)
+    .where(
+        events.c.id >= bindparam("since"),
+        events.c.state == str(CallState.DISCONNECTED),
+        events.c.granularity == str(Granularity.CALL),
+    )
+    .order_by(events.c.id.desc())
+    .limit(bindparam("most"))
+)
+
+CALL_DETAILS = select(calls.c.id, calls.c.detail).where(calls.c.id.in_(bindparam("calls", expanding=True)))
+
+_CALLS_AT_ONCE = 500
 
 
 def pending(
@@ -108,16 +130,42 @@ def next_due(connection: Connection, webhook: str, after: Micros) -> Micros | No
     return due
 
 
+def pending_counts(connection: Connection) -> dict[str, int]:
+    """How many deliveries are pending, by webhook: a count over an index of just those."""
+    return dict(connection.execute(PENDING_COUNTS).tuples().all())
+
+
 def open_calls(connection: Connection) -> tuple[list[Call], dict[int, str]]:
     """Every call that has not ended, oldest first; and why others cannot be read back, by id."""
+    return _read_back(connection.execute(OPEN_CALLS).tuples())
+
+
+def _read_back(rows: Iterable[tuple[int, str]]) -> tuple[list[Call], dict[int, str]]:
+    """The calls of these ids and details; and why others cannot be read back, by id."""
     found = []
     unreadable = {}
-    for id, detail in connection.execute(OPEN_CALLS):
+    for id, detail in rows:
         try:
             found.append(_call(detail))
         except msgspec.MsgspecError as error:
             unreadable[id] = str(error)
     return found, unreadable
+
+
+def ended_calls(connection: Connection, since: Micros, most: int) -> tuple[list[Call], dict[int, str]]:
+    """
+    The last `most` calls that ended at `since` or later, in the order they ended; and as `open_calls`.
+
+    Found by their DISCONNECTED, since ids of events are in the order of their times and nothing
+    else of a call's end is.
+    """
+    ids = list(connection.scalars(ENDED_CALLS, {"since": first_id(since), "most": most}))
+    ids.reverse()
+    details: dict[int, str] = {}
+    for start in range(0, len(ids), _CALLS_AT_ONCE):
+        part = ids[start : start + _CALLS_AT_ONCE]
+        details.update(connection.execute(CALL_DETAILS, {"calls": part}).tuples().all())
+    return _read_back((id, details[id]) for id in ids if id in details)
 
 
 def all_registrations(connection: Connection) -> list[Registration]:

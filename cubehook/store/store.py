@@ -274,6 +274,26 @@ class Store:
             )
         return calls
 
+    async def ended_calls(self, since: Micros, most: int) -> list[Call]:
+        """
+        The last `most` calls of all cubes that ended at `since` or later, in the order they ended.
+
+        One that cannot be read back is left out, loudly.
+        """
+        calls, unreadable = await self._reader.run(partial(queries.ended_calls, since=since, most=most))
+        for id, why in unreadable.items():
+            self._log.error(
+                "The call {call} in the database cannot be read back; what still comes of it may be taken "
+                "for a new call: {why}",
+                call=id_text(id),
+                why=why,
+            )
+        return calls
+
+    async def pending_counts(self) -> dict[str, int]:
+        """How many deliveries are pending, by webhook; of those without any nothing is said."""
+        return await self._reader.run(queries.pending_counts)
+
     async def registrations(self) -> list[Registration]:
         """How each cube's registration stood last."""
         return await self._reader.run(queries.all_registrations)

@@ -528,8 +528,8 @@ class RegistrationMachine:
         self._observe(at)
         core = self._core
         if core.running and not core.under_way:
-            at_once = at if core.requested_at is None else max(at, core.requested_at + SPACING)
-            core.next_at = at_once if core.next_at is None else min(core.next_at, at_once)
+            # What is planned already is no earlier.
+            core.next_at = at if core.requested_at is None else max(at, core.requested_at + SPACING)
             core.asked = True
             core.doubted = False
         return self._commands(at)

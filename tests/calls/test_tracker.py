@@ -342,10 +342,10 @@ class NumberTests(TrackerTestCase):
         self.gateway.play(*RINGING, ("i", connected("in", CALLER, "1001")))
         self.assertEqual(self.last().called_number, CALLED)
 
-    def test_original_caller_address(self) -> None:
+    def test_original_address_does_not_give_a_withheld_caller_away(self) -> None:
         original = xcc.AddrData(CALLER, "E164")
         steps = (("i", created("in", None, CALLED, orig_calling_addr_data=original)),)
-        self.assertEqual(self.numbers(*steps), (CALLER, CALLED, False))
+        self.assertEqual(self.numbers(*steps), (None, CALLED, True))
 
     def test_withheld(self) -> None:
         for calling in (None, "", "anonymous", "sip:anonymous@anonymous.invalid"):

@@ -339,6 +339,36 @@ class RestartTests(MainJobCase):
     async def test_kill(self) -> None:
         await self._restart(signal.SIGKILL)
 
+    async def test_what_still_comes_of_a_call_that_ended(self) -> None:
+        await self.begin()
+        end = xcc.Disconnected(disc_cause=16)
+        for event in (created("INCOMING"), xcc.Alerting(), end):
+            await self.notify(event)
+        await self.until(lambda: "DISCONNECTED" in self.states())
+        assert self.service.process is not None
+        await self.service.process.kill()
+        await self.service.start()
+        for event in (created("INCOMING"), xcc.Alerting(), end):
+            self.assertEqual(await self.notify(event), 200)
+        calls = self.database().execute("select count(*), min(ended) from calls").fetchone()
+        self.assertEqual(calls, (1, 1))
+        self.assertEqual(self.states(), ["ALERTING", "DISCONNECTED"])
+
+    async def test_the_open_calls_of_a_cube_that_is_no_more(self) -> None:
+        await self.begin(payload="full")
+        await self.notify(created("INCOMING"))
+        await self.notify(xcc.Alerting())
+        await self.until(lambda: self.states() == ["ALERTING"])
+        assert self.service.process is not None
+        await self.service.process.stop()
+        self.service.cubes = self.service.cubes.replace("cubes.hq", "cubes.other")
+        await self.service.start()
+        await self.until(lambda: "DISCONNECTED" in self.states())
+        last = self.accepted()[-1]
+        self.assertEqual((last["inferred"], last["cube"], last["sequence"]), (True, "hq", 2))
+        open_calls = self.database().execute("select count(*) from calls where not ended").fetchone()
+        self.assertEqual(open_calls, (0,))
+
     async def test_stopping_unregisters(self) -> None:
         await self.begin()
         assert self.service.process is not None
@@ -387,10 +417,17 @@ class ReceiverTests(MainJobCase):
         await self.gateway.when_idle()
         assert self.service.process is not None
         await self.service.process.kill()
-        await self.start_sink()
         await self.service.start()
+        _, metrics = await self.service.get("/metrics")
+        self.assertIn('cubehook_deliveries_pending{webhook="crm"} 3.0', metrics)
+        await self.start_sink()
         await self.until(lambda: len(self.accepted()) == 3)
         self.assertEqual(self.states(), STATES)
+
+        async def none_left() -> bool:
+            return 'cubehook_deliveries_pending{webhook="crm"} 0.0' in (await self.service.get("/metrics"))[1]
+
+        await self.poll(none_left)
 
     async def test_gone_disables_the_webhook_for_good(self) -> None:
         await self.begin()

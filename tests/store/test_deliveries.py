@@ -97,6 +97,16 @@ class PendingTests(StoreCase):
         self.assertEqual(ids(await store.pending("wallboard", LATER, [], 10)), [wallboard.id])
         self.assertEqual(await store.pending("other", LATER, [], 10), [])
 
+    async def test_counts_what_is_pending(self) -> None:
+        store = await self.opened()
+        self.assertEqual(await store.pending_counts(), {})
+        call = self.made.call()
+        kept = [*self.made.deliveries(call, 3), *self.made.deliveries(call, 2, "audit")]
+        await self.keep(store, kept)
+        await store.record(*self.made.tried(kept[0], DeliveryStatus.DELIVERED))
+        await store.record(*self.made.tried(kept[1], DeliveryStatus.PENDING, NOON))
+        self.assertEqual(await store.pending_counts(), {"crm": 2, "audit": 2})
+
     async def test_reads_what_was_handed_in_before_it(self) -> None:
         store = await self.opened(pace=0.05)
         deliveries = self.made.deliveries(self.made.call(), 2)
@@ -326,6 +336,16 @@ class PlanTests(SynchronousTestCase):
                 "SEARCH deliveries USING INDEX deliveries_pending (call=? AND webhook=?)",
                 "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)",
             ],
+        )
+
+    def test_pending_deliveries_are_counted_in_their_index(self) -> None:
+        steps = self.plan_of(queries.PENDING_COUNTS)
+        self.assertEqual(steps[0], "SCAN deliveries USING INDEX deliveries_pending")
+
+    def test_calls_that_ended_are_looked_up(self) -> None:
+        self.assertEqual(
+            self.plan_of(queries.ENDED_CALLS),
+            ["SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"],
         )
 
     def test_open_calls_are_read_from_their_index(self) -> None:

@@ -9,18 +9,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import update
 from twisted.internet.defer import gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 from zope.interface.verify import verifyObject
 
-from cubehook.events import Outcome, full_body
+from cubehook.events import CallState, Granularity, Outcome, full_body
 from cubehook.interfaces import IDeliveryStore, IJournal
 from cubehook.records import DeliveryStatus, Registration, RegistrationState
 from cubehook.store import schema, sqlite
 from cubehook.store.errors import StoreClosedError
 from cubehook.store.packing import unpack
-from tests.store.support import NOON, StoreCase, until
+from tests.store.support import NOON, SECOND, StoreCase, until
 
 
 class AcceptTests(StoreCase):
@@ -149,6 +150,25 @@ class AcceptTests(StoreCase):
         await store.record(attempt, delivery)
         self.assertEqual(await store.greatest_id(), attempt.id)
 
+    async def test_calls_that_ended_of_late_come_back_in_the_order_they_ended(self) -> None:
+        store = await self.opened()
+        old, *ended, still_open = [self.made.call() for _ in range(5)]
+        since = 0
+        for call in (old, ended[1], ended[2], ended[0]):
+            self.made.now += SECOND
+            since = since or self.made.now + SECOND // 2
+            call.disconnected_at = self.made.now
+            events = [self.made.event(call, state) for state in (CallState.CONNECTED, CallState.DISCONNECTED)]
+            legs = [
+                msgspec.structs.replace(each, id=self.made.id(), granularity=Granularity.CONNECTION)
+                for each in events
+            ]
+            await store.accept(None, [call], events + legs, [])
+        await store.accept(None, [still_open], [self.made.event(still_open)], [])
+        self.assertEqual(await store.ended_calls(since, 10), [ended[1], ended[2], ended[0]])
+        self.assertEqual(await store.ended_calls(since, 2), [ended[2], ended[0]])
+        self.assertEqual(await store.ended_calls(self.made.now + SECOND, 10), [])
+
     async def test_an_open_call_that_cannot_be_read_back_keeps_no_other_from_it(self) -> None:
         store = await self.opened()
         calls = [self.made.call() for _ in range(3)]
@@ -231,6 +251,7 @@ import os, sys
 from pathlib import Path
 from typing import Any
 from twisted.internet import reactor
+import msgspec
 from sqlalchemy import update
 from twisted.internet.defer import Deferred
 from cubehook.store import Store
