@@ -13,6 +13,7 @@ import ctypes
 import gc
 import os
 import random
+import resource
 import sys
 import time
 from collections import defaultdict
@@ -28,6 +29,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -54,6 +56,9 @@ from cubehook.transports.registry import create, find_transports
 from cubehook.xcc.client import GatewayClient, gateway_agent
 from cubehook.xcc.registrar import Registrar
 from cubehook.xcc.resource import Gateway, XccResource
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a gateway may open one for each message, all at once."""
 
 SWEEP_SECONDS = 60.0
 """How often orphaned calls are looked for."""
@@ -144,6 +149,7 @@ class CubehookService(Service):
         """Open the logs and the ports; StartError where that fails."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         _share_one_heap()
+        _allow_many_connections()
         # A line for each connection that opens or closes tells nobody anything.
         Factory.noisy = False
         folder = self._settings.state_dir
@@ -156,15 +162,15 @@ class CubehookService(Service):
                 "writable for this user, or set another state_dir"
             ) from None
         listen = self._settings.listen
-        for key, endpoints, resource in (
+        for key, endpoints, root in (
             ("listen.cubes", listen.cubes, self._gateways.resource()),
             ("listen.console", listen.console, self._health.resource()),
         ):
             for endpoint in endpoints:
-                self._listen(key, endpoint, resource)
+                self._listen(key, endpoint, root)
 
-    def _listen(self, key: str, endpoint: str, resource: IResource) -> None:
-        site = AccessSite(resource, self.logs.access, wall_clock, self._reactor)
+    def _listen(self, key: str, endpoint: str, root: IResource) -> None:
+        site = AccessSite(root, self.logs.access, wall_clock, self._reactor)
         outcome: list[IListeningPort | Failure] = []
         serverFromString(self._reactor, endpoint).listen(site).addBoth(outcome.append)
         # Every endpoint that can be written in the configuration listens at once or fails at once.
@@ -182,6 +188,9 @@ class CubehookService(Service):
                 f"cubehook: cannot listen on {endpoint} ({key}): {words}. Is it running already, or does "
                 "another program use the port?"
             )
+        # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.
+        if isinstance(port, Port) and "backlog=" not in endpoint:
+            port.socket.listen(BACKLOG)
         self._ports.append(port)
         self._sites.append(site)
         self._log.info("Listening on {address} ({key})", address=_address(port), key=key)
@@ -497,6 +506,14 @@ def _share_one_heap() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _allow_many_connections() -> None:
+    """Use as many file descriptors as the system lets us: it hands out few for the sake of old programs."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS names a limit that it does not grant.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _return_memory() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cubehook.events import MediaStatistics
+from cubehook.xcc.durations import duration_seconds
 from cubehook.xcc.messages import ConnDetailData, Disconnected
 
 _PLAIN = re.compile(r"[0-9A-Fa-f]{32}")
@@ -16,10 +17,6 @@ _GROUPS = re.compile(
 _NO_GUID = "0" * 32
 
 _COUNT = re.compile(r"[0-9]{1,18}")
-_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_DURATION = re.compile(
-    r"P(?:([0-9]{1,9})D)?(?:T(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?"
-)
 
 
 def guid_of(detail: ConnDetailData) -> str | None:
@@ -57,19 +54,6 @@ def media_of(event: Disconnected) -> MediaStatistics | None:
         round_trip_ms=_count(jitter.get("roundTripDelayMSec")),
         receive_delay_ms=_count(jitter.get("receiveDelayMSec")),
     )
-
-
-def duration_seconds(text: str | None) -> float | None:
-    """Seconds of an xs:duration (`PT1M3S`) without years and months, or of a plain number; else None."""
-    if text is None:
-        return None
-    if _SECONDS.fullmatch(text):
-        return float(text)
-    duration = _DURATION.fullmatch(text)
-    if duration is None or not any(duration.groups()):
-        return None
-    days, hours, minutes, seconds = (float(part or 0) for part in duration.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _count(text: str | None) -> int | None:

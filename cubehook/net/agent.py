@@ -81,8 +81,16 @@ class Target:
         self.url = url
         self.origin = origin
         self.endpoint = endpoint
-        self.path: bytes = uri.originForm
+        self.path = _origin_form(uri)
         self.host: bytes = uri.netloc.rpartition(b"@")[2]
+
+
+def _origin_form(uri: URI) -> bytes:
+    """`uri.originForm` of any Python: that of 3.13 doubles the slashes that a path begins with two of."""
+    path: bytes = uri.path or b"/"
+    if uri.params:
+        path += b";" + uri.params
+    return path + b"?" + uri.query if uri.query else path
 
 
 class WebhookAgent:

@@ -119,6 +119,7 @@ class DemoService(Service):
         self.say(f"cubehook runs with its state in {self._folder}; logs are in {self._folder / 'log'}.")
         self.say(
             f"Metrics are at {self._console}metrics. A simulated gateway comes up; Ctrl-C ends it all.\n"
+            "A line is a webhook as a receiver gets it; in brackets, how long after the gateway's word.\n"
         )
         await self._gateway.when_registered()
         await self._gateway.make_calls(Traffic(mix=MIX, seed=self._seed, rate=0.4, hold_seconds=12.0))
@@ -163,15 +164,16 @@ class DemoService(Service):
         event = msgspec.json.decode(received.body, type=CallEvent)
         when = datetime.fromisoformat(event.timestamp).astimezone().strftime("%H:%M:%S.%f")[:-3]
         parties = f"{event.calling_number or 'withheld'} -> {event.called_number or 'unknown'}"
-        how = ""
+        what = _WORDS[event.call_state]
         if event.call_state is CallState.DISCONNECTED:
-            how = f", {event.outcome}"
+            what += f": {event.outcome}"
             if event.talk_seconds is not None:
-                how += f", talked {event.talk_seconds:.1f} s"
+                what += f", talked {event.talk_seconds:.1f} s"
         latency = 0.0 if received.latency is None else received.latency * 1000
+        signed = "signed" if received.signature == "ok" else f"signature {received.signature}"
         self.say(
-            f"{when}  {_WORDS[event.call_state]:<8}  {printable(parties)}  call {event.call_id}"
-            f"  (webhook after {latency:.0f} ms, signature {received.signature}){how}"
+            f"{when}  {printable(parties):<28}  {what}  "
+            f"[call {event.call_id[-4:]}, {latency:.0f} ms, {signed}]"
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cubehook.calls.details import duration_seconds, guid_of, media_of, normal_guid
+from cubehook.calls.details import guid_of, media_of, normal_guid
 from cubehook.events import MediaStatistics
+from cubehook.xcc.durations import duration_seconds
 from cubehook.xcc.messages import ConnDetailData, Disconnected
 
 GUID = "9364550FD96211E28F0D9C9C52CD806F"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -252,6 +254,20 @@ class RegistrationTests(MainJobCase):
         await self.until(lambda: len(self.received) == 3)
         await self.gateway.when_idle()
         self.assertEqual((self.states(), self.gateway.counters.failed), (STATES, 0))
+
+    async def test_many_connections_at_once_find_a_place(self) -> None:
+        await self.begin()
+        assert self.service.process is not None
+        assert self.service.process.transport is not None
+        pid = self.service.process.transport.pid
+        # A stopped process accepts none: all must wait in the listener's queue.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(200):
+                waiting = socket.create_connection(("127.0.0.1", self.service.cubes_port), timeout=5.0)
+                self.addCleanup(waiting.close)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     async def test_probes_are_answered(self) -> None:
         await self.begin()

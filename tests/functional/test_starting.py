@@ -103,7 +103,7 @@ class DemoTests(FolderCase):
         self.assertTrue(state.is_dir())
         await process.wait_for("cubehook is registered as")
         for word in ("rings", "answered", "ended"):
-            await process.wait_for(rf"{word} .*signature ok")
+            await process.wait_for(rf"{word}\b.* ms, signed\]")
         await process.wait_for(r'\{"call_state":"ALERTING","called_number"')
         await process.stop(signal.SIGINT)
         self.assertFalse(state.exists())

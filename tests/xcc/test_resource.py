@@ -7,7 +7,10 @@ from typing import Any
 import treq
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -64,6 +67,20 @@ class Registrar:
         return None
 
 
+class Accumulating(Protocol):
+    """All that the other side said until it closed."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
 class Traffic:
     def __init__(self) -> None:
         self.told: list[tuple[str, ...]] = []
@@ -99,6 +116,15 @@ class ResourceTests(TestCase):
         url = f"http://127.0.0.1:{self.port.getHost().port}{path}"
         response = await treq.request(method, url, data=body, persistent=False)
         return response.code, await response.content(), response.headers
+
+    async def ask(self, head: bytes, body: bytes) -> bytes:
+        """The first line of the answer to what a client of our own writes."""
+        client = Accumulating()
+        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port), client)
+        assert client.transport is not None
+        client.transport.write(head % len(body) + body)
+        await client.lost
+        return client.data.partition(b"\r\n")[0]
 
     async def test_notification_gets_an_empty_answer(self) -> None:
         raw = codec.write(ALERTING)
@@ -202,7 +228,9 @@ class ResourceTests(TestCase):
 
     async def test_double_slash_is_another_path(self) -> None:
         self.resource.serve([Gateway(cube("hq", "//xcc//hq"), self.registrar)])
-        self.assertEqual((await self.post(codec.write(ALERTING), "//xcc//hq"))[0], 200)
+        # treq on Python 3.13 asks for another path, with more slashes still.
+        line = await self.ask(b"POST //xcc//hq HTTP/1.0\r\nContent-Length: %d\r\n\r\n", codec.write(ALERTING))
+        self.assertEqual(line, b"HTTP/1.0 200 OK")
         self.assertEqual((await self.post(codec.write(ALERTING), "/xcc/hq"))[0], 404)
 
     async def test_root_and_query_are_paths_too(self) -> None:
