@@ -1,9 +1,10 @@
 """
 Log files: `cubehook.log` (the service), `events.log` (events and attempts), `access.log` (HTTP).
 
-The files are rotated by size.  The service's log hangs on `twisted.logger`'s global publisher.  The
-other two take lines that are made here, so that thousands a second neither drown it nor pay for its
-formatting; the level of their namespaces, `cubehook.events` and `cubehook.access`, turns them off.
+All go through `twisted.logger` to files rotated by size.  The service's log hangs on the global
+publisher; the other two have observers of their own, so that thousands of lines a second neither
+drown it nor pay for its formatting.  The level of their namespaces, `cubehook.events` and
+`cubehook.access`, turns them off.
 
 Received text is data here: a line is made from fixed templates, control characters in it are
 escaped, and nothing received is ever used as a format.
@@ -228,6 +229,17 @@ class _FileObserver:
         self._file.write_now(self._line(event))
 
 
+@implementer(ILogObserver)
+class _LineObserver:
+    """Writes events whose `line` was rendered by `Logs` already."""
+
+    def __init__(self, file: RotatedFile) -> None:
+        self._file = file
+
+    def __call__(self, event: LogEvent) -> None:
+        self._file.write(event["line"])
+
+
 def level_predicate(settings: Log) -> LogLevelFilterPredicate:
     """Which service messages are written: the level, and those of single namespaces."""
     predicate = LogLevelFilterPredicate(LogLevel.levelWithName(settings.level))
@@ -252,8 +264,8 @@ class Logs:
         self.predicate = level_predicate(settings)
         self._files: list[RotatedFile] = []
         self._observer: ILogObserver | None = None
-        self._events: RotatedFile | None = None
-        self._access: RotatedFile | None = None
+        self._events: Logger | None = None
+        self._access: Logger | None = None
 
     def open(self) -> None:
         """Create the folder and the files; OSError if that cannot be done."""
@@ -273,9 +285,11 @@ class Logs:
         self._files.append(file)
         return file
 
-    def _lines(self, namespace: str) -> RotatedFile | None:
+    def _lines(self, namespace: str) -> Logger | None:
         file = self._file(namespace.removeprefix("cubehook.") + ".log")
-        return None if self.predicate.logLevelForNamespace(namespace) > LogLevel.info else file
+        if self.predicate.logLevelForNamespace(namespace) > LogLevel.info:
+            return None
+        return Logger(namespace, observer=_LineObserver(file))
 
     def close(self) -> None:
         """Write what waits and let go of the files; safe to call twice."""
@@ -289,8 +303,8 @@ class Logs:
 
     def access(self, request: LimitedRequest) -> None:
         """Log a finished HTTP request."""
-        file = self._access
-        if file is None:
+        log = self._access
+        if log is None:
             return
         now = self._now()
         peer = getattr(request.client, "host", None) or "-"
@@ -309,12 +323,12 @@ class Logs:
             )
         else:
             line = f'{iso(now)} {peer} "{method} {path}" {request.code} {request.sentLength} {took:.1f}ms\n'
-        file.write(line)
+        log.info("{line}", line=line)
 
     def event(self, event: Event) -> None:
         """Log an event, once, when it happens."""
-        file = self._events
-        if file is None:
+        log = self._events
+        if log is None:
             return
         call = event.payload
         if self._as_json:
@@ -340,12 +354,12 @@ class Logs:
                 f"{call.timestamp} event {call.event_id} {call.cube} {call.call_state} "
                 f"{calling} -> {called}{outcome}{inferred}\n"
             )
-        file.write(line)
+        log.info("{line}", line=line)
 
     def attempt(self, webhook: Webhook, delivery: Delivery, attempt: Attempt) -> None:
         """Log one attempt of a delivery."""
-        file = self._events
-        if file is None:
+        log = self._events
+        if log is None:
             return
         took = round(attempt.duration / 1000, 1)
         event_id = delivery.event.payload.event_id
@@ -373,4 +387,4 @@ class Logs:
                 f"{at} attempt {event_id} -> {webhook.id} #{attempt.number} "
                 f"{'delivered' if attempt.delivered else 'not delivered'}{said} {took}ms{why}\n"
             )
-        file.write(line)
+        log.info("{line}", line=line)
