@@ -4,16 +4,15 @@ The one writer: a thread that commits what the reactor hands it, in groups.
 Whatever is handed in while a commit is under way makes the next group, so the price of a
 commit is shared by all who wait for it, and the more there are the less each pays.
 
-The writer's thread owns the connection and takes its groups from a queue itself: a reactor
-that is busy with many sockets at once reads timers late, and the disk would stand idle meanwhile.
-All bookkeeping is the reactor thread's: what is held, how the database does.  It hears of the end
-of each group by `callFromThread`, once.
+All bookkeeping is the reactor thread's: the items not yet handed over, the group under way, how
+the database does.  The writer's thread owns the connection and sees one group at a time; they
+meet in a queue one way and `callFromThread` the other, once a group.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Thread
@@ -37,9 +36,6 @@ _WAITS = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds to wait after each failure of one group; the last for ever."""
 
 _GROUP_ITEMS = 512
-
-_END = Job(lambda connection: None)
-"""Comes last."""
 
 
 class IReactor(IReactorTime, IReactorFromThreads):
@@ -74,21 +70,19 @@ class Writer:
         self._on_degraded = on_degraded
         self._on_commit = on_commit
         self._pace = pace
+        self._flushed_at = 0.0
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._inbox: SimpleQueue[Item] = SimpleQueue()
-        self._stopping = Flag()
-        """Groups are no longer spaced."""
-        self._give_up = Flag()
-        """What cannot be written at once is not tried again."""
-
-        self._held: deque[Item] = deque()
-        """Everything in the inbox and the group under way, in the order handed in."""
-        self._progress_at = 0.0
-        """When something was last committed, or first held."""
-        self._watch: IDelayedCall | None = None
+        self._queue: deque[Item] = deque()
+        self._group: list[Item] = []
+        self._deadline: IDelayedCall | None = None
+        self._flush_soon: IDelayedCall | None = None
         self._trouble = ""
+        self._idle: list[Deferred[None]] = []
+        self._inbox: SimpleQueue[list[Item] | None] = SimpleQueue()
+        self._give_up = Flag()
         self._ended: Deferred[None] = Deferred()
+        self.held_items = 0
         self.held_bytes = 0
         self.degraded = False
         self.full = False
@@ -102,47 +96,59 @@ class Writer:
         Thread(target=self._run, args=(prepare, started), name="cubehook-writer", daemon=True).start()
         return started
 
-    @property
-    def held_items(self) -> int:
-        """Items handed in and not yet committed."""
-        return len(self._held)
-
     def put(self, item: Item) -> None:
         """Hold `item` until it is committed; then `item.done` fires."""
-        if not self._held:
-            self._progress_at = self._reactor.seconds()
-        self._held.append(item)
+        self._queue.append(item)
+        self.held_items += 1
         self.held_bytes += item.size
-        if len(self._held) >= self._max_items or self.held_bytes >= self._max_bytes:
+        if self.held_items >= self._max_items or self.held_bytes >= self._max_bytes:
             self.full = True
-        if self._watch is None:
-            self._watch = self._reactor.callLater(PATIENCE, self._look)
-        self._inbox.put(item)
+        if not self._group and self._flush_soon is None:
+            self._flush_soon = self._reactor.callLater(self._wait(), self._flush)
 
     async def stop(self, patience: float) -> None:
         """
-        Commit what is held, then let go of the database; call once, and `put` nothing after it.
+        Commit what is held, then let go of the database.
 
         Takes at most `patience` seconds; what could not be committed by then fails with
         StoreClosedError.
         """
-        self._inbox.put(_END)
-        self._stopping.set()
+        self._pace = 0.0
+        if self._flush_soon is not None:
+            self._flush_soon.reset(0)
         deadline = self._reactor.callLater(patience, self._abandon)
+        if self.held_items:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
+        self._inbox.put(None)
         await self._ended
         if deadline.active():
             deadline.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+
+    def _wait(self) -> float:
+        """Seconds to wait before the next group; the clock may have been set back."""
+        return min(self._pace, max(0.0, self._flushed_at + self._pace - self._reactor.seconds()))
+
+    def _flush(self) -> None:
+        self._flush_soon = None
+        self._flushed_at = self._reactor.seconds()
+        queue = self._queue
+        if isinstance(queue[0], Job):
+            self._group = [queue.popleft()]
+        else:
+            group = self._group = []
+            while queue and len(group) < _GROUP_ITEMS and not isinstance(queue[0], Job):
+                group.append(queue.popleft())
+        self._deadline = self._reactor.callLater(PATIENCE, self._overdue)
+        self._inbox.put(self._group)
 
     def _committed(self, group: list[Item], refused: Sequence[tuple[Item, Failure]], seconds: float) -> None:
-        """The writer's thread is done with `group`, the oldest items that are held."""
-        if not self._held:
-            return  # They were given up meanwhile.
-        self._progress_at = self._reactor.seconds()
-        self._release(len(group))
-        if len(self._held) < _GROUP_ITEMS:
+        """The writer's thread is done with `group`."""
+        if group is not self._group:
+            return  # It was given up meanwhile.
+        self._release(group)
+        if len(self._queue) < _GROUP_ITEMS:
             # What is left is no more than any busy moment leaves.
             self._set_degraded(False, "")
         self._trouble = ""
@@ -154,11 +160,27 @@ class Writer:
         for item in group:
             if not item.done.called:
                 item.done.callback(item.result)
+        self._go_on()
 
-    def _release(self, count: int) -> None:
-        for _ in range(count):
-            self.held_bytes -= self._held.popleft().size
-        self.full = len(self._held) >= self._max_items or self.held_bytes >= self._max_bytes
+    def _release(self, group: list[Item]) -> None:
+        self._group = []
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self.held_items -= len(group)
+        for item in group:
+            self.held_bytes -= item.size
+        self.full = self.held_items >= self._max_items or self.held_bytes >= self._max_bytes
+
+    def _go_on(self) -> None:
+        if self._queue:
+            if self._flush_soon is None:
+                wait = 0.0 if len(self._queue) >= _GROUP_ITEMS else self._wait()
+                self._flush_soon = self._reactor.callLater(wait, self._flush)
+        elif not self._group:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
 
     def _failed(self, why: str, busy: bool) -> None:
         """The group under way could not be committed; the thread will try again."""
@@ -169,16 +191,9 @@ class Writer:
         if not busy:
             self._set_degraded(True, why)
 
-    def _look(self) -> None:
-        """Something was held `PATIENCE` ago; is it being written?"""
-        self._watch = None
-        if not self._held:
-            return
-        left = self._progress_at + PATIENCE - self._reactor.seconds()
-        if left <= 0:
-            self._set_degraded(True, self._trouble or f"a commit has been taking longer than {PATIENCE:g} s")
-            left = PATIENCE
-        self._watch = self._reactor.callLater(min(left, PATIENCE), self._look)
+    def _overdue(self) -> None:
+        self._deadline = None
+        self._set_degraded(True, self._trouble or f"a commit has been taking longer than {PATIENCE:g} s")
 
     def _set_degraded(self, degraded: bool, why: str) -> None:
         if degraded == self.degraded:
@@ -199,16 +214,21 @@ class Writer:
     def _abandon(self) -> None:
         """Closing took too long: everything still held is lost to the database."""
         self._give_up.set()
-        lost = list(self._held)
+        lost = [*self._group, *self._queue]
         if lost:
             self._log.critical(
                 "The store is closed with {count} items that could not be written: {reason}",
                 count=len(lost),
                 reason=self._trouble or "the database does not answer",
             )
-        self._release(len(lost))
+        if self._flush_soon is not None:
+            self._flush_soon.cancel()
+            self._flush_soon = None
+        self._queue.clear()
+        self._release(lost)
         for item in lost:
             item.done.errback(Failure(StoreClosedError("the store was closed before this could be written")))
+        self._go_on()
         # The thread may hang for ever; it is left behind.
         self._thread_ended()
 
@@ -228,35 +248,12 @@ class Writer:
         self._reactor.callFromThread(started.callback, None)
         connection: Connection | None = None
         try:
-            for group in self._groups():
+            while (group := self._inbox.get()) is not None:
                 connection = self._persist(connection, group)
         finally:
             if connection is not None:
                 connection.close()
             self._reactor.callFromThread(self._thread_ended)
-
-    def _groups(self) -> Iterator[list[Item]]:
-        """The groups to commit, until the inbox brings the end or all is given up; waits for each."""
-        inbox = self._inbox
-        next_at = 0.0
-        item: Item | None = inbox.get()
-        while item is not None and item is not _END and not self._give_up.is_set():
-            wait = next_at - monotonic()
-            if wait > 0 and inbox.qsize() < _GROUP_ITEMS:
-                self._stopping.wait(wait)
-            next_at = monotonic() + self._pace
-            group = [item]
-            item = None
-            if not isinstance(group[0], Job):
-                # Nobody else takes from the inbox, so what it has is there to be had.
-                for _ in range(min(inbox.qsize(), _GROUP_ITEMS - 1)):
-                    item = inbox.get()
-                    if isinstance(item, Job):
-                        break
-                    group.append(item)
-                    item = None
-            yield group
-            item = item or inbox.get()
 
     def _persist(self, connection: Connection | None, group: list[Item]) -> Connection | None:
         """Write `group`, however often that has to be tried, unless the writer is told to give up."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +124,6 @@ class AcceptTests(StoreCase):
         await gatherResults(done)
         self.assertEqual(len(commits), 2)
         self.assertTrue(all(seconds > 0 for seconds in commits))
-
-    async def test_groups_are_written_while_the_reactor_is_busy(self) -> None:
-        store = await self.opened()
-        first, second = self.made.call(), self.made.call()
-        for number, call in enumerate((first, second), 1):
-            done = store.accept(None, [call], [], [])
-            # The reactor gets no turn here, as in one with many sockets to read.
-            end = time.monotonic() + 20
-            while len(self.rows("SELECT id FROM calls")) < number:
-                self.assertLess(time.monotonic(), end, "not written")
-            self.assertFalse(done.called)
-        await done
 
     async def test_the_greatest_id_is_that_of_any_table(self) -> None:
         store = await self.opened()
