@@ -28,6 +28,7 @@ from cubehook.delivery.signing import decode_secret
 from cubehook.simulator.gateway import Notification, Observer, Settings
 from cubehook.simulator.latencies import Percentiles
 from cubehook.simulator.load import Load, LoadResult, run_load
+from cubehook.simulator.provider import Registration
 from cubehook.simulator.scenarios import Traffic
 
 STEP = 1.2
@@ -61,18 +62,25 @@ class Measured(msgspec.Struct, kw_only=True):
 
 
 class Window(Observer):
-    """Counts the notifications answered, and reads the service's CPU, between two moments."""
+    """Counts the notifications answered, and reads the service's CPU, from `begin` seconds of calls on."""
 
     def __init__(self, reactor: Any, service: Service, begin: float, length: float) -> None:
+        self._reactor = reactor
         self._service = service
+        self._begin_after = begin
         self._answered = 0
         self.notifications = 0
         self.cpu = 0.0
         self.length = length
-        self._moments = [
-            task.deferLater(reactor, begin, self._begin),
-            task.deferLater(reactor, begin + length, self._end),
-        ]
+        self._moments: list[Deferred[None]] = []
+
+    def registered(self, registration: Registration) -> None:
+        # Calls begin here.  It may come late: the service is in no hurry for a gateway that often vanishes.
+        if not self._moments:
+            self._moments = [
+                task.deferLater(self._reactor, self._begin_after, self._begin),
+                task.deferLater(self._reactor, self._begin_after + self.length, self._end),
+            ]
 
     def notified(self, notification: Notification, status: int | None, error: str, at: float) -> None:
         if status == 200:
@@ -112,6 +120,7 @@ async def run(reactor: Any, service: Service, rate: float, seconds: float) -> Me
             secrets=(decode_secret(SECRET),),
             finish=30.0,
             quiet=1.0,
+            patience=120.0,
         ),
         [window],
     )
