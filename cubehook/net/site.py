@@ -30,8 +30,8 @@ MAX_DISCARDED = 16 << 20
 REQUEST_SECONDS = 60
 """From the first byte of a request, or the opening of a connection, to the request's last byte."""
 
-IDLE_SECONDS = 600
-"""For which a kept-open connection may be silent: routers keep theirs up to ten minutes."""
+IDLE_SECONDS = 660
+"""For which a kept-open connection may be silent: longer than routers keep it, so that they close it."""
 
 CLOSING_SECONDS = 15
 """For which a connection that is being closed may take what was written to it."""
