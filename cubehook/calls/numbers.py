@@ -18,8 +18,8 @@ from cubehook.xcc.messages import AddrData
 
 _LONGEST = 256
 """Characters of an address that are looked at; no number is longer."""
-_CACHED = 8192
-"""Addresses whose reading is remembered, some 3 MB at most; shared by all cubes."""
+_CACHED = 4096
+"""Addresses whose reading is remembered, some 1.5 MB at most; shared by all cubes."""
 _SHORTEST_NATIONAL = 7
 """Digits; what is shorter is an extension or a service code."""
 _SHORTEST_INTERNATIONAL = 10
