@@ -6,7 +6,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.calls.details import guid_of, media_of, normal_guid
 from cubehook.events import MediaStatistics
-from cubehook.xcc.durations import duration_seconds
 from cubehook.xcc.messages import ConnDetailData, Disconnected
 
 GUID = "9364550FD96211E28F0D9C9C52CD806F"
@@ -32,22 +31,6 @@ class GuidTests(SynchronousTestCase):
 
 
 class MediaTests(SynchronousTestCase):
-    def test_durations(self) -> None:
-        for text, seconds in [
-            ("PT1M3S", 63.0),
-            ("PT2H", 7200.0),
-            ("P1DT1S", 86401.0),
-            ("PT0.25S", 0.25),
-            ("63", 63.0),
-            ("P1Y", None),
-            ("P", None),
-            ("PT", None),
-            ("-PT1S", None),
-            ("soon", None),
-            (None, None),
-        ]:
-            self.assertEqual(duration_seconds(text), seconds, text)
-
     def test_statistics(self) -> None:
         event = Disconnected(
             16,
