@@ -23,7 +23,7 @@ from cubehook.delivery.dispatcher import Dispatcher
 from cubehook.events import CallEvent, CallState, Event, Granularity, Micros
 from cubehook.ids import Ids, id_text
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
-from cubehook.records import Attempt, Delivery
+from cubehook.records import Attempt, Delivery, Trouble
 
 EVENTS = 3000
 RUNS = 7
@@ -39,7 +39,7 @@ class _Store:
     def __init__(self) -> None:
         self.waiting: list[Deferred[None]] = []
 
-    def record(self, attempt: Attempt, delivery: Delivery) -> Deferred[None]:
+    def record(self, attempt: Attempt | None, delivery: Delivery) -> Deferred[None]:
         committed: Deferred[None] = Deferred()
         self.waiting.append(committed)
         return committed
@@ -52,6 +52,9 @@ class _Store:
 
     async def disable_webhook(self, webhook: str, reason: str, at: Micros) -> None:
         raise RuntimeError("no receiver is gone here")
+
+    async def save_trouble(self, webhook: str, trouble: Trouble | None) -> None:
+        raise RuntimeError("no receiver fails here")
 
     async def settle(self, delivery: int, status: str) -> None:
         raise RuntimeError("every record is kept here")

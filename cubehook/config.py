@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from cubehook import config_rules as rules
-from cubehook.events import CallState, Granularity
+from cubehook.events import CallState, Granularity, NoticeType
 
 # Alone, `$` would also match before a line break at the end.
 Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
@@ -38,6 +38,13 @@ Secret: TypeAlias = Annotated[str, rules.rule("a text", str, None)]
 Database: TypeAlias = Annotated[str, rules.rule('"sqlite"', rules.database, None)]
 Duration: TypeAlias = Annotated[
     int, rules.rule('a duration such as "90d", "12h", "30m" or "45s"', rules.duration)
+]
+Patience: TypeAlias = Annotated[
+    int, rules.rule('a duration such as "5d", or "never"', rules.duration_or_never)
+]
+"""Seconds, 0 for "never"."""
+ProxyUrl: TypeAlias = Annotated[
+    str, rules.rule("the http:// URL of a proxy, or an empty text", rules.proxy_url, rules.shown_url)
 ]
 Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=600)]
 Wait: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=30 * 86400)]
@@ -77,12 +84,30 @@ class Cube(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     allow_from: tuple[Network, ...] = ()
 
 
+class Breaker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    When a webhook is held back because its receiver fails, and for how long.
+
+    It opens after `failures` in a row, or when in the last `window` seconds at least `minimum` attempts
+    were made and a share of `share` of them failed.  Then nothing is sent for `first` seconds,
+    after which one attempt is tried; each time that fails the wait doubles, up to `longest`.
+    """
+
+    failures: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    minimum: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 20
+    window: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
+    first: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 5.0
+    longest: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 300.0
+
+
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     One receiver; `id` is its key in the file.
 
-    `timeout`, `retry`, `jitter` and `concurrency` are None where the webhook leaves
-    them to `[delivery]`; `options` belongs to the transport, which validates it.
+    What may be None is left to `[delivery]` where it is; `options` belongs to the transport, which
+    validates it.  `expire` tells how many seconds an event of a state is worth sending.
+    With the payload "template", either `template` or `preset` says how it is made.
     """
 
     id: Id
@@ -94,7 +119,11 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     states: Annotated[tuple[CallState, ...], msgspec.Meta(min_length=1)] = ALL_STATES
     cubes: tuple[str, ...] = ()
     headers: dict[HeaderName, HeaderValue] = {}
-    payload: Literal["basic", "full"] = "basic"
+    payload: Literal["basic", "full", "template"] = "basic"
+    template: str | None = None
+    preset: Literal["slack", "teams", "form"] | None = None
+    encoding: Literal["json", "form"] = "json"
+    notices: tuple[NoticeType, ...] = ()
     granularity: Granularity = Granularity.CALL
     transport: str = "http"
     secret: Secret | None = None
@@ -103,6 +132,9 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     retry: tuple[Wait, ...] | None = None
     jitter: Share | None = None
     concurrency: Concurrency | None = None
+    expire: dict[CallState, Wait] = {}
+    breaker: Breaker | None = None
+    disable_after: Patience | None = None
 
     def __repr__(self) -> str:
         # The fields hold secrets, and a repr ends up in logs and tracebacks.
@@ -116,6 +148,11 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retry: tuple[Wait, ...] = DEFAULT_RETRY
     jitter: Share = 0.2
     concurrency: Concurrency = 8
+    breaker: Breaker = Breaker()
+    disable_after: Patience = 5 * 86400
+    """Seconds of failure after which a webhook is disabled."""
+    secret_overlap: Duration = 86400
+    """Seconds for which a webhook's former secret goes on signing beside its new one."""
 
 
 class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,11 +160,14 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Networks that webhooks may not, or may all the same, be sent to.
 
     Link-local and metadata addresses stay denied whatever is written, and loopback
-    unless allowed; everything else is allowed unless denied.
+    unless allowed; everything else is allowed unless denied.  `proxy` is asked to connect (CONNECT) to every
+    receiver that `no_proxy` does not name.
     """
 
     deny: tuple[Network, ...] = ()
     allow: tuple[Network, ...] = ()
+    proxy: ProxyUrl = ""
+    no_proxy: tuple[str, ...] = ()
 
 
 class Manhole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

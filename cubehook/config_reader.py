@@ -227,6 +227,12 @@ class _Reader:
         if not isinstance(found, dict):
             raise self._fail(key, described(kind), _kind(found))
         rule = rule_of(getattr(kind.key_type, "extra", None))
+        if isinstance(kind.key_type, inspect.EnumType):
+            known = [member.value for member in kind.key_type.cls]
+            for name in found:
+                if name not in known:
+                    self._note(_join(key, name), described(kind.key_type), "another name")
+            found = {kind.key_type.cls(name): item for name, item in found.items() if name in known}
         if rule is not None:
             for name in found:
                 try:

@@ -76,6 +76,29 @@ def duration(text: str) -> int:
     return int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
+def duration_or_never(text: str) -> int:
+    """`duration`, or 0 for `never`."""
+    return 0 if text == "never" else duration(text)
+
+
+def proxy_url(text: str) -> str:
+    """Empty, or the URL of an HTTP proxy: nothing but user, password, host and port."""
+    if not text:
+        return text
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("its host or port cannot be read") from None
+    if not _URL_TEXT.fullmatch(text) or parts.scheme != "http" or not parts.hostname:
+        raise ValueError("it is not of the form http://host:port")
+    if port == 0:
+        raise ValueError("its port is 0")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("it has more than a host and a port")
+    return text
+
+
 def gateway_url(text: str) -> str:
     """An absolute http or https URL of the kind that names a gateway's or our own service."""
     if not _URL_TEXT.fullmatch(text):

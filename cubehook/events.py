@@ -53,6 +53,16 @@ class Granularity(enum.StrEnum):
     CONNECTION = "connection"
 
 
+class NoticeType(enum.StrEnum):
+    """What a webhook may ask to be told of the service itself."""
+
+    CUBE_REGISTERED = "cube.registered"
+    CUBE_LOST = "cube.lost"
+    WEBHOOK_FAILING = "webhook.failing"
+    WEBHOOK_RECOVERED = "webhook.recovered"
+    WEBHOOK_DISABLED = "webhook.disabled"
+
+
 class MediaStatistics(msgspec.Struct, frozen=True, omit_defaults=False):
     """What a `disconnected` told of a leg's media (`statsData`, `jitterData`)."""
 
@@ -211,6 +221,20 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
     connections: list[ConnectionView]
 
 
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a webhook that asks for notices is sent about the service itself, in the form that Standard
+    Webhooks suggests for payloads; keys in this order.
+
+    `data` tells of the cube or the webhook: `{"cube": ID, ...}` or `{"webhook": ID, ...}`.
+    """
+
+    type: NoticeType
+    timestamp: str
+    event_id: str
+    data: dict[str, str | int | float | bool | None]
+
+
 class BasicPayload(msgspec.Struct, frozen=True):
     """The `basic` payload: exactly these four keys, in this order."""
 
@@ -222,18 +246,27 @@ class BasicPayload(msgspec.Struct, frozen=True):
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A `CallEvent` with what our own rooms need to keep, order and route it.
+    A `CallEvent` with what our own rooms need to keep, order and route it; or a `Notice`.
 
     `id` and `call` are `cubehook.ids` numbers; `at` is the receipt of the
-    notification that caused it.
+    notification that caused it.  A notice has no `granularity`; its `call` is a small number that stands for
+    what it tells of, so that notices of one cube or webhook keep their order, and its `cube` is empty
+    if it tells of a webhook.
     """
 
     id: int
     call: int
     cube: str
-    granularity: Granularity
+    granularity: Granularity | None
     at: Micros
-    payload: CallEvent
+    payload: CallEvent | Notice
+
+    @property
+    def call_event(self) -> CallEvent:
+        """`payload`, for those who know that this is not a notice; TypeError if it is."""
+        if not isinstance(self.payload, CallEvent):
+            raise TypeError(f"a notice of {self.payload.type} tells of no call")
+        return self.payload
 
 
 def iso(at: Micros) -> str:
@@ -261,6 +294,11 @@ _encoder = msgspec.json.Encoder()
 def full_body(event: CallEvent) -> bytes:
     """`event` as the UTF-8 JSON of the `full` payload."""
     return _encoder.encode(event)
+
+
+def notice_body(notice: Notice) -> bytes:
+    """`notice` as UTF-8 JSON."""
+    return _encoder.encode(notice)
 
 
 def basic_body(event: CallEvent) -> bytes:

@@ -17,7 +17,7 @@ from zope.interface import Attribute, Interface
 
 from cubehook.config import Webhook
 from cubehook.events import Call, Event, Micros
-from cubehook.records import Attempt, Delivery, ErrorClass, Notification, Registration
+from cubehook.records import Attempt, Delivery, ErrorClass, Notification, Registration, Trouble
 from cubehook.xcc.messages import NotifyXccConnectionData, SolicitXccConnectionAuthorize
 
 
@@ -37,6 +37,8 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True):
     """When this attempt starts: the time a signature covers."""
     timeout: float
     """Seconds within which the whole exchange must be over."""
+    redelivery: bool = False
+    """The event was delivered or given up before, and is sent again because someone asked for that."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +47,15 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
     `permanent`: trying this event again cannot succeed.  `hold`: seconds for which the
     receiver asked not to be sent anything, None if it did not ask; 0 holds it back
-    for the schedule's own wait.  `gone`: the receiver wants nothing any more (HTTP 410).
+    without saying how long.  `gone`: the receiver wants nothing any more (HTTP 410).
+    `phases`: how long each phase took that the exchange went through, by its name, in their order.
     """
 
     delivered: bool
     permanent: bool = False
     gone: bool = False
     hold: float | None = None
+    phases: dict[str, Micros] = {}
     method: str | None = None
     url: str | None = None
     request_headers: dict[str, str] = {}
@@ -143,9 +147,10 @@ class ITransportContext(Interface):
 class IDeliveryStore(Interface):
     """What the dispatcher needs of the store."""
 
-    def record(attempt: Attempt, delivery: Delivery) -> Deferred[None]:
+    def record(attempt: Attempt | None, delivery: Delivery) -> Deferred[None]:
         """
-        Keep `attempt` and the delivery's standing (`status`, `attempts`, `due_at`).
+        Keep `attempt`, if one was made, and the delivery's standing (`status`, `attempts`, `spent`,
+        `due_at`).
 
         Values are taken at the call.  Fires when committed, however late that is; errbacks
         if it never will be, and the delivery stays on disk as it was.
@@ -168,6 +173,9 @@ class IDeliveryStore(Interface):
 
     async def disable_webhook(webhook: str, reason: str, at: Micros) -> None:
         """Remember that the webhook is disabled and why."""
+
+    async def save_trouble(webhook: str, trouble: Trouble | None) -> None:
+        """Remember that the webhook is held back and why, or that it is not any more."""
 
     async def settle(delivery: int, status: str) -> None:
         """Close a pending delivery that will not be tried (its webhook is gone)."""

@@ -60,8 +60,23 @@ class Delivery(msgspec.Struct, kw_only=True):
     event: Event
     status: DeliveryStatus = DeliveryStatus.PENDING
     attempts: int = 0
+    spent: int = 0
+    """How many attempts count against the schedule: not those that only tried a receiver in trouble."""
+    redelivery: bool = False
+    """It was over once, and is sent again because someone asked for that."""
     due_at: Micros
     """When the next attempt may start; the event's own time for a delivery never tried."""
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a webhook is held back, as kept over a restart."""
+
+    failing_since: Micros | None
+    """When the first of its failures in a row happened; None if it only asked for silence."""
+    held_until: Micros
+    openings: int
+    """How often in a row its breaker has opened: the next time it stays open longer."""
+    why: str
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +94,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Micros
     duration: Micros
     delivered: bool
+    phases: dict[str, Micros] = {}
+    """How long each phase of the exchange took, in the order they were gone through, such as `connecting`."""
     method: str | None = None
     url: str | None = None
     request_headers: dict[str, str] = {}
@@ -90,6 +107,37 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error_class: ErrorClass | None = None
     error: str | None = None
     """What went wrong, in words."""
+
+
+class JobState(enum.StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A webhook's deliveries being sent again, as an operator asked.
+
+    Those of events from `since` up to but without `until`, that had one of `statuses`; `total` were counted
+    when it began, `done` have been handed over to be sent.  `reason` says why it failed.
+    """
+
+    id: int
+    webhook: str
+    since: Micros
+    until: Micros
+    statuses: tuple[DeliveryStatus, ...]
+    per_second: float
+    total: int
+    asked_by: str
+    state: JobState = JobState.RUNNING
+    done: int = 0
+    cursor: int = 0
+    """Deliveries up to this id were looked at."""
+    reason: str | None = None
+    ended_at: Micros | None = None
 
 
 class RegistrationState(enum.StrEnum):

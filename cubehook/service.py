@@ -38,7 +38,7 @@ from cubehook import __version__, config
 from cubehook.calls.numbers import Numbers
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Changes, Tracker
 from cubehook.delivery.dispatcher import Dispatcher
-from cubehook.events import Call, Event, Micros
+from cubehook.events import Call, CallEvent, Event, Micros
 from cubehook.ids import Ids
 from cubehook.intake import Intake
 from cubehook.net.egress import policy_from
@@ -402,7 +402,8 @@ class CubehookService(Service):
 
     def _event(self, event: Event) -> None:
         payload = event.payload
-        self.metrics.event(event.cube, payload.call_state).inc()
+        if isinstance(payload, CallEvent):
+            self.metrics.event(event.cube, payload.call_state).inc()
         self.logs.event(event)
         if self._heard_by is not None:
             self._heard_by(event)

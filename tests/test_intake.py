@@ -89,7 +89,7 @@ class IntakeTests(SynchronousTestCase):
         return self.intake.connection_data("hq", message, b"<raw/>", NOW)
 
     def states(self) -> list[CallState]:
-        return [delivery.event.payload.call_state for delivery in self.dispatcher.enqueued]
+        return [delivery.event.call_event.call_state for delivery in self.dispatcher.enqueued]
 
     def test_nothing_is_passed_on_before_the_commit(self) -> None:
         answer = self.hear(xcc.Alerting())
@@ -98,7 +98,7 @@ class IntakeTests(SynchronousTestCase):
         self.journal.commits[0].callback(None)
         self.successResultOf(answer)
         self.assertEqual(self.states(), [CallState.ALERTING])
-        self.assertEqual([event.payload.call_state for event in self.events], [CallState.ALERTING])
+        self.assertEqual([event.call_event.call_state for event in self.events], [CallState.ALERTING])
 
     def test_one_transaction_holds_everything(self) -> None:
         _ = self.hear(xcc.Alerting())

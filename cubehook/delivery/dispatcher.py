@@ -17,7 +17,7 @@ from cubehook import config
 from cubehook.delivery.lanes import Backlog, Lanes, Means, Observer, Status
 from cubehook.delivery.payload import Renderer
 from cubehook.delivery.window import WINDOW
-from cubehook.events import CallState, Event, Granularity, Micros
+from cubehook.events import CallState, Event, Granularity, Micros, Notice
 from cubehook.ids import Ids
 from cubehook.interfaces import IDeliveryStore, ITransport
 from cubehook.records import Delivery
@@ -160,10 +160,13 @@ class Dispatcher:
         To be committed together with the event, then handed to `enqueue`.
         """
         payload = event.payload
-        route = (event.cube, payload.call_state, event.granularity)
-        webhooks = self._routes.get(route)
-        if webhooks is None:
-            webhooks = self._routes[route] = self._matching(route)
+        if isinstance(payload, Notice):
+            webhooks = self._told(payload)
+        else:
+            assert event.granularity is not None
+            route = (event.cube, payload.call_state, event.granularity)
+            known = self._routes.get(route)
+            webhooks = self._routes.setdefault(route, self._matching(route)) if known is None else known
         next_id = self._means.ids.next
         at = event.at
         return [Delivery(id=next_id(at), webhook=webhook, event=event, due_at=at) for webhook in webhooks]
@@ -177,6 +180,18 @@ class Dispatcher:
             and lanes.webhook.granularity is granularity
             and state in lanes.webhook.states
             and (not lanes.webhook.cubes or cube in lanes.webhook.cubes)
+        )
+
+    def _told(self, notice: Notice) -> tuple[str, ...]:
+        """The webhooks that `notice` is meant for: of a webhook, it is not itself told."""
+        cube = notice.data.get("cube")
+        return tuple(
+            id
+            for id, lanes in self._lanes.items()
+            if lanes.wanted
+            and notice.type in lanes.webhook.notices
+            and notice.data.get("webhook") != id
+            and (cube is None or not lanes.webhook.cubes or cube in lanes.webhook.cubes)
         )
 
     def enqueue(self, deliveries: Sequence[Delivery]) -> None:

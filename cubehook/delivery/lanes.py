@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from cubehook import config
 from cubehook.delivery.breaker import Breaker
 from cubehook.delivery.deadlines import Alarm, Deadlines
-from cubehook.delivery.payload import CONTENT_TYPE, Renderer
+from cubehook.delivery.payload import Renderer, RenderError
 from cubehook.delivery.schedule import LONGEST_HOLD, wait_after
 from cubehook.delivery.window import RECORD_SECONDS, WINDOW, Lane, Window
 from cubehook.events import Micros
@@ -150,6 +150,7 @@ class Lanes:
         self._jitter = defaults.jitter if webhook.jitter is None else webhook.jitter
         self.longest_attempt = self._timeout + TIMEOUT_MARGIN
         """Seconds after which an attempt is cancelled."""
+        self._rendering = means.renderer.of(webhook)
         self._breaker = Breaker(defaults.concurrency if webhook.concurrency is None else webhook.concurrency)
 
         self.wanted = webhook.enabled
@@ -299,16 +300,21 @@ class Lanes:
     async def _deliver(self, flight: _Flight) -> Sent:
         delivery = flight.delivery
         event = delivery.event
-        flight.body = body = self._means.renderer.render(event, self.webhook.payload)
+        try:
+            body, content_type = self._rendering.render(event)
+        except RenderError as error:
+            return Sent(delivered=False, permanent=True, error_class=ErrorClass.OTHER, error=str(error))
+        flight.body = body
         return await self._transport.deliver(
             Outbound(
                 id=event.payload.event_id,
                 event=event,
                 body=body,
-                content_type=CONTENT_TYPE,
+                content_type=content_type,
                 attempt=delivery.attempts + 1,
                 at=flight.started_at,
                 timeout=self._timeout,
+                redelivery=delivery.redelivery,
             )
         )
 

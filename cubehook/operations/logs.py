@@ -37,7 +37,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from cubehook.config import Log, Webhook
-from cubehook.events import Event, Micros, iso
+from cubehook.events import Event, Micros, Notice, iso
 from cubehook.net.site import LimitedRequest
 from cubehook.records import Attempt, Delivery
 from cubehook.text import printable
@@ -331,6 +331,9 @@ class Logs:
         if log is None:
             return
         call = event.payload
+        if isinstance(call, Notice):
+            log.info("{line}", line=self._notice(call))
+            return
         if self._as_json:
             line = _json_text(
                 time=call.timestamp,
@@ -355,6 +358,18 @@ class Logs:
                 f"{calling} -> {called}{outcome}{inferred}\n"
             )
         log.info("{line}", line=line)
+
+    def _notice(self, notice: Notice) -> str:
+        if self._as_json:
+            return _json_text(
+                time=notice.timestamp,
+                kind="notice",
+                event_id=notice.event_id,
+                type=notice.type,
+                **{f"data_{name}": value for name, value in notice.data.items()},
+            )
+        told = " ".join(f"{name}={printable(str(value), 300)}" for name, value in notice.data.items())
+        return f"{notice.timestamp} notice {notice.event_id} {notice.type} {told}\n"
 
     def attempt(self, webhook: Webhook, delivery: Delivery, attempt: Attempt) -> None:
         """Log one attempt of a delivery."""

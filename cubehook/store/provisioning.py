@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select, update
 
 from cubehook.config import Cube, Webhook
+from cubehook.records import Trouble
 from cubehook.store.errors import StoreError
 from cubehook.store.schema import PENDING, cubes, deliveries, webhooks
 from cubehook.store.sqlite import insert
@@ -24,12 +25,13 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
     All cubes and webhooks there are, the file's and others, by id.
 
     Every webhook has its secret.  `disabled` tells why, for webhooks whose receiver wanted
-    nothing any more.
+    nothing any more; `troubles` how those that were held back stood.
     """
 
     cubes: tuple[Cube, ...]
     webhooks: tuple[Webhook, ...]
     disabled: dict[str, str]
+    troubles: dict[str, Trouble]
 
 
 def provision(
@@ -43,11 +45,14 @@ def provision(
     _put_webhooks(connection, wanted_webhooks, random_bytes)
     all_webhooks = []
     disabled = {}
+    troubles = {}
     for row in connection.execute(select(webhooks).order_by(webhooks.c.id)):
         webhook = _read(row.settings, Webhook, f"webhook {row.id}")
         all_webhooks.append(msgspec.structs.replace(webhook, secret=row.secret))
         if row.disabled_reason is not None:
             disabled[row.id] = row.disabled_reason
+        if row.trouble is not None:
+            troubles[row.id] = msgspec.json.decode(row.trouble, type=Trouble)
     return Provisioned(
         cubes=tuple(
             _read(row.settings, Cube, f"cube {row.id}")
@@ -55,6 +60,7 @@ def provision(
         ),
         webhooks=tuple(all_webhooks),
         disabled=disabled,
+        troubles=troubles,
     )
 
 
@@ -77,7 +83,7 @@ def _put_webhooks(
         settings = msgspec.structs.replace(webhook, secret=None)
         row: dict[str, Any] = {"settings": _text(settings), "secret": secret}
         if before is None or before.secret != secret or not _is(before.settings, settings):
-            row |= {"disabled_reason": None, "disabled_at": None}
+            row |= {"disabled_reason": None, "disabled_at": None, "trouble": None}
         _put(connection, webhooks, webhook.id, row)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from cubehook.events import Call, CallEvent, CallState, Event, Granularity, Micros
+from cubehook.events import Call, CallEvent, CallState, Event, Granularity, Micros, Notice
 from cubehook.ids import first_id
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration, RegistrationState
 from cubehook.store.schema import (
@@ -23,7 +23,8 @@ from cubehook.store.schema import (
 
 _LANES_AT_ONCE = 64
 
-_payload = msgspec.json.Decoder(CallEvent).decode
+_call_event = msgspec.json.Decoder(CallEvent).decode
+_notice = msgspec.json.Decoder(Notice).decode
 _call = msgspec.json.Decoder(Call).decode
 attempt = msgspec.json.Decoder(Attempt).decode
 """An attempt from its `detail`."""
@@ -42,6 +43,8 @@ LANES = (
         deliveries.c.call,
         deliveries.c.attempts,
         deliveries.c.due_at,
+        deliveries.c.spent,
+        deliveries.c.redelivery,
         events.c.id,
         events.c.cube,
         events.c.granularity,
@@ -106,7 +109,8 @@ def pending(
 
 
 def _delivery(webhook: str, row: Any) -> Delivery:
-    id, call, tried, due_at, event, cube, granularity, at, body = row
+    id, call, tried, due_at, spent, redelivery, event, cube, kind, at, body = row
+    granularity = _granularities.get(kind)
     return Delivery(
         id=id,
         webhook=webhook,
@@ -114,12 +118,14 @@ def _delivery(webhook: str, row: Any) -> Delivery:
             id=event,
             call=call,
             cube=cube,
-            granularity=_granularities[granularity],
+            granularity=granularity,
             at=at,
-            payload=_payload(body),
+            payload=_notice(body) if granularity is None else _call_event(body),
         ),
         status=DeliveryStatus.PENDING,
         attempts=tried,
+        spent=spent,
+        redelivery=redelivery,
         due_at=due_at,
     )
 

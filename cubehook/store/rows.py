@@ -14,10 +14,11 @@ import msgspec
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 
-from cubehook.events import Call, Event, full_body
+from cubehook.events import Call, CallEvent, Event, full_body, notice_body
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Notification, Registration
 from cubehook.store import statements
 from cubehook.store.packing import pack
+from cubehook.store.schema import NOTICE
 from cubehook.store.statements import ExecuteMany, Row
 
 _encode = msgspec.json.Encoder().encode
@@ -142,7 +143,7 @@ class Recorded(Item):
             self._attempt = (attempt.id, attempt.delivery, detail)
         status = delivery.status
         self._delivery = delivery.id
-        self._standing = (str(status), delivery.attempts, delivery.due_at)
+        self._standing = (str(status), delivery.attempts, delivery.due_at, delivery.spent)
         self._lane = None if status is _PENDING else (delivery.event.call, delivery.webhook)
         super().__init__(size)
 
@@ -204,19 +205,15 @@ def call_row(call: Call) -> Row:
 def event_row(event: Event) -> Row:
     """`event` in the order of its table's columns."""
     payload = event.payload
-    return (
-        event.id,
-        event.call,
-        event.cube,
-        str(event.granularity),
-        str(payload.call_state),
-        event.at,
-        full_body(payload).decode(),
-    )
+    if isinstance(payload, CallEvent):
+        kind, state, body = str(event.granularity), str(payload.call_state), full_body(payload)
+    else:
+        kind, state, body = NOTICE, str(payload.type), notice_body(payload)
+    return (event.id, event.call, event.cube, kind, state, event.at, body.decode())
 
 
 def delivery_row(delivery: Delivery) -> Row:
-    """`delivery` in the order of its table's columns, as far as `ready_at`."""
+    """`delivery` in the order of `statements.NEW_DELIVERY`."""
     event = delivery.event
     return (
         delivery.id,
@@ -226,6 +223,7 @@ def delivery_row(delivery: Delivery) -> Row:
         str(delivery.status),
         delivery.attempts,
         delivery.due_at,
+        delivery.spent,
     )
 
 

@@ -19,10 +19,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     literal_column,
+    text,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration in `migrations/versions`; what this version of cubehook reads and writes."""
 
 metadata = MetaData()
@@ -32,6 +34,9 @@ _Id = BigInteger().with_variant(Integer, "sqlite")
 
 PENDING = literal_column("'pending'", String)
 """Written into statements as it is: a planner cannot match a parameter to a partial index."""
+
+NOTICE = "notice"
+"""The `granularity` of events that tell of no call."""
 
 cubes = Table(
     "cubes",
@@ -46,11 +51,14 @@ webhooks = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("provisioned", Boolean, nullable=False),
-    # The configuration's Webhook as JSON, without its secret.
+    # Both sealed: see `cubehook.store.sealing`.  The configuration's Webhook as JSON, without its secret;
+    # and its signing secrets, newest first, each with the time until which it is used.
     Column("settings", Text, nullable=False),
     Column("secret", Text, nullable=False),
     Column("disabled_reason", Text),
     Column("disabled_at", BigInteger),
+    # `records.Trouble` as JSON while the webhook is held back.
+    Column("trouble", Text),
 )
 
 registrations = Table(
@@ -116,10 +124,11 @@ events = Table(
     Column("id", _Id, primary_key=True, autoincrement=False),
     Column("call", BigInteger, nullable=False),
     Column("cube", Text, nullable=False),
+    # "notice" for what tells of no call; then `state` is the notice's type and `call` as `Event.call` says.
     Column("granularity", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
-    # The CallEvent as JSON: the `full` payload.
+    # The CallEvent as JSON, which is the `full` payload; or the Notice.
     Column("body", Text, nullable=False),
 )
 
@@ -136,6 +145,8 @@ deliveries = Table(
     # `due_at` while this is the oldest pending delivery of its call to its webhook, else NULL.
     # Only these may be sent next; a call's later deliveries wait, however long ago they fell due.
     Column("ready_at", BigInteger),
+    Column("spent", Integer, nullable=False, server_default=text("0")),
+    Column("redelivery", Boolean, nullable=False, server_default=false()),
 )
 # A call's pending deliveries: its successor when one is settled, its whole lane when it is read.
 Index(
@@ -160,6 +171,17 @@ attempts = Table(
     Column("id", _Id, primary_key=True, autoincrement=False),
     Column("delivery", BigInteger, nullable=False),
     # The whole Attempt as JSON.
+    Column("detail", Text, nullable=False),
+)
+
+# What an operator asked for and is done bit by bit, also after a restart.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("webhook", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    # The whole `records.Job` as JSON.
     Column("detail", Text, nullable=False),
 )
 

@@ -42,6 +42,19 @@ ExecuteMany: TypeAlias = Callable[[str, Sequence[Row]], object]
 """A DBAPI cursor's `executemany`."""
 
 
+NEW_DELIVERY = [
+    deliveries.c.id,
+    deliveries.c.webhook,
+    deliveries.c.call,
+    deliveries.c.event,
+    deliveries.c.status,
+    deliveries.c.attempts,
+    deliveries.c.due_at,
+    deliveries.c.spent,
+]
+"""The columns of a row of `INSERT_DELIVERY`, the standing (as in `SAVE_STANDING`) last."""
+
+
 def _given(name: str, columns: Sequence[Any]) -> CTE:
     """The parameters as a table `name` of one row, so that each is given once however often it is used."""
     row = tuple(bindparam(c.name, type_=c.type) for c in columns)
@@ -63,16 +76,15 @@ def _insert_delivery() -> Executable:
 
     It leads its lane (its call's deliveries to its webhook) unless one is pending there already.
     """
-    kept = [c for c in deliveries.c if c is not deliveries.c.ready_at]
-    new = _given("new", kept)
+    new = _given("new", NEW_DELIVERY)
     older = deliveries.alias("older")
     waits = exists().where(
         older.c.call == new.c.call, older.c.webhook == new.c.webhook, older.c.status == PENDING
     )
     leads = and_(new.c.status == PENDING, ~waits)
     return insert(deliveries).from_select(
-        [*kept, deliveries.c.ready_at],
-        select(*(new.c[c.name] for c in kept), case((leads, new.c.due_at))),
+        [*NEW_DELIVERY, deliveries.c.ready_at],
+        select(*(new.c[c.name] for c in NEW_DELIVERY), case((leads, new.c.due_at))),
     )
 
 
@@ -83,7 +95,14 @@ def _save_standing() -> Executable:
     One settled meanwhile (its webhook was removed) does not become pending again.
     """
     after = _given(
-        "standing", [deliveries.c.id, deliveries.c.status, deliveries.c.attempts, deliveries.c.due_at]
+        "standing",
+        [
+            deliveries.c.id,
+            deliveries.c.status,
+            deliveries.c.attempts,
+            deliveries.c.due_at,
+            deliveries.c.spent,
+        ],
     )
     still_leads = and_(after.c.status == PENDING, deliveries.c.ready_at.is_not(None))
     return (
@@ -92,6 +111,7 @@ def _save_standing() -> Executable:
             status=after.c.status,
             attempts=after.c.attempts,
             due_at=after.c.due_at,
+            spent=after.c.spent,
             ready_at=case((still_leads, after.c.due_at)),
         )
         .where(deliveries.c.id == after.c.id, or_(after.c.status != PENDING, deliveries.c.status == PENDING))

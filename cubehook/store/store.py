@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import Connection, update
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
@@ -19,7 +20,7 @@ from cubehook.config import Cube, Retention, Webhook
 from cubehook.events import Call, Event, Micros
 from cubehook.ids import id_text
 from cubehook.interfaces import IDeliveryStore, IJournal, StoreFullError
-from cubehook.records import Attempt, Delivery, Notification, Registration
+from cubehook.records import Attempt, Delivery, Notification, Registration, Trouble
 from cubehook.store import migrate, queries, sqlite, sweeping
 from cubehook.store.errors import StoreClosedError, StoreError
 from cubehook.store.provisioning import Provisioned, fail_orphans, provision
@@ -190,16 +191,15 @@ class Store:
 
     # Deliveries.
 
-    def record(self, attempt: Attempt, delivery: Delivery) -> Deferred[None]:
+    def record(self, attempt: Attempt | None, delivery: Delivery) -> Deferred[None]:
         """
         See `IDeliveryStore.record`.
 
         While memory is full only how the delivery stands is kept, not the attempt's log.  That is
         little, and there is an end to it: the dispatcher finds nothing new to try meanwhile.
         """
-        kept: Attempt | None = attempt
-        if self._writer.full:
-            kept = None
+        if self._writer.full and attempt is not None:
+            attempt = None
             if not self.attempts_dropped % 1000:
                 self._log.critical(
                     "Memory is full and the database cannot be written: the logs of attempts are dropped, "
@@ -208,7 +208,7 @@ class Store:
                 )
             self.attempts_dropped += 1
         try:
-            item = Recorded(kept, delivery)
+            item = Recorded(attempt, delivery)
         except Exception:
             return fail(Failure())
         return self._put(item)
@@ -232,6 +232,15 @@ class Store:
                 update(webhooks_table)
                 .where(webhooks_table.c.id == webhook)
                 .values(disabled_reason=reason, disabled_at=at)
+            )
+        )
+
+    async def save_trouble(self, webhook: str, trouble: Trouble | None) -> None:
+        """See `IDeliveryStore.save_trouble`; returns when that is committed."""
+        told = None if trouble is None else msgspec.json.encode(trouble).decode()
+        await self._do(
+            lambda connection: connection.execute(
+                update(webhooks_table).where(webhooks_table.c.id == webhook).values(trouble=told)
             )
         )
 

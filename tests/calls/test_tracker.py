@@ -47,14 +47,14 @@ class TrackerTestCase(SynchronousTestCase):
     def ended(self, *steps: tuple[str, xcc.ConnectionEvent]) -> CallEvent:
         """Play a call to its end; its DISCONNECTED event, which must be its last and its only one."""
         self.gateway.play(*steps)
-        payloads = [event.payload for event in self.gateway.told()]
+        payloads = [event.call_event for event in self.gateway.told()]
         self.assertEqual([p.call_state for p in payloads].count(CallState.DISCONNECTED), 1)
         self.assertIs(payloads[-1].call_state, CallState.DISCONNECTED)
         self.assertEqual(self.gateway.tracker.active, 0)
         return payloads[-1]
 
     def last(self) -> CallEvent:
-        return self.gateway.events[-1].payload
+        return self.gateway.events[-1].call_event
 
 
 class AnsweredTests(TrackerTestCase):
@@ -67,7 +67,7 @@ class AnsweredTests(TrackerTestCase):
     def test_both_numbers_on_every_event(self) -> None:
         self.gateway.play(*TALKING, ("i", disconnected()))
         self.assertEqual(
-            [(e.payload.calling_number, e.payload.called_number) for e in self.gateway.events],
+            [(e.call_event.calling_number, e.call_event.called_number) for e in self.gateway.events],
             [(CALLER, CALLED)] * 3,
         )
 
@@ -75,7 +75,7 @@ class AnsweredTests(TrackerTestCase):
         self.gateway.play(*TALKING, ("i", disconnected()))
         call = self.gateway.call()
         self.assertEqual(
-            [(e.payload.event_id, e.payload.sequence) for e in self.gateway.events],
+            [(e.call_event.event_id, e.call_event.sequence) for e in self.gateway.events],
             [(f"{id_text(call.id)}-{n}", n) for n in (1, 2, 3)],
         )
         self.assertEqual({e.call for e in self.gateway.events}, {call.id})
@@ -111,7 +111,7 @@ class AnsweredTests(TrackerTestCase):
     def test_nothing_of_the_end_before_it(self) -> None:
         self.gateway.play(*TALKING)
         for event in self.gateway.events:
-            payload = event.payload
+            payload = event.call_event
             self.assertIsNone(payload.outcome)
             self.assertIsNone(payload.disconnected_at)
             self.assertIsNone(payload.talk_seconds)
@@ -498,7 +498,7 @@ class TransferTests(TrackerTestCase):
     def test_who_left_did_not_abandon(self) -> None:
         self.gateway.play(*RINGING, ("i", left), ("i", disconnected(16)))
         (event,) = self.gateway.reload()
-        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.MISSED, True))
+        self.assertEqual((event.call_event.outcome, event.call_event.inferred), (Outcome.MISSED, True))
 
     def test_leg_that_left_does_not_end_the_call_it_left(self) -> None:
         self.gateway.play(*TALKING, ("i", left))
@@ -547,7 +547,7 @@ class MiddleTests(TrackerTestCase):
         self.gateway.play(("x", alerting), ("x", disconnected(19)))
         self.assertEqual(self.gateway.sweep(QUIET), [])
         (event,) = self.gateway.sweep(1)
-        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.MISSED, True))
+        self.assertEqual((event.call_event.outcome, event.call_event.inferred), (Outcome.MISSED, True))
         self.assertEqual(self.gateway.play(("i", disconnected(16))), [])
 
     def test_hunt_from_the_ringing_of_its_first_leg(self) -> None:
@@ -629,7 +629,7 @@ class MiddleTests(TrackerTestCase):
         self.gateway.play(("a", created("out")), ("a", disconnected(17)))
         self.assertEqual(self.gateway.sweep(QUIET), [])
         (event,) = self.gateway.sweep(1)
-        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.BUSY, True))
+        self.assertEqual((event.call_event.outcome, event.call_event.inferred), (Outcome.BUSY, True))
 
     def test_hunt_that_rings_for_long_unheard(self) -> None:
         """Only the answer of the second leg is told."""
@@ -842,7 +842,7 @@ class ReloadTests(TrackerTestCase):
         self.gateway.play(*TALKING)
         self.gateway.play(*RINGING, call="26")
         self.gateway.play(("i", created("in")), call="27")
-        payloads = [event.payload for event in self.gateway.reload()]
+        payloads = [event.call_event for event in self.gateway.reload()]
         self.assertEqual(
             [(p.call_state, p.outcome, p.inferred, p.sequence) for p in payloads],
             [
@@ -875,14 +875,14 @@ class SweepTests(TrackerTestCase):
         self.gateway.play(*RINGING)
         self.assertEqual(self.gateway.sweep(3600), [])
         (event,) = self.gateway.sweep(1)
-        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.MISSED, True))
+        self.assertEqual((event.call_event.outcome, event.call_event.inferred), (Outcome.MISSED, True))
         self.assertEqual(self.gateway.sweep(3600), [])
 
     def test_answered(self) -> None:
         self.gateway.play(*TALKING)
         self.assertEqual(self.gateway.sweep(24 * 3600), [])
         (event,) = self.gateway.sweep(1)
-        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.ANSWERED, True))
+        self.assertEqual((event.call_event.outcome, event.call_event.inferred), (Outcome.ANSWERED, True))
 
     def test_any_word_is_a_sign_of_life(self) -> None:
         self.gateway.play(*RINGING)
@@ -905,7 +905,7 @@ class RestartTests(TrackerTestCase):
             self.gateway.play(*call[:cut])
             self.gateway.restart()
             self.gateway.play(*call[cut:])
-            payloads = [event.payload for event in self.gateway.events]
+            payloads = [event.call_event for event in self.gateway.events]
             self.assertEqual([p.call_state for p in payloads], [A, C, D], cut)
             self.assertEqual([p.sequence for p in payloads], [1, 2, 3])
             self.assertEqual({(p.calling_number, p.called_number) for p in payloads}, {(CALLER, CALLED)}, cut)
@@ -965,8 +965,8 @@ class RestartTests(TrackerTestCase):
         self.gateway.play(*TALKING)
         self.gateway.restart()
         (event,) = self.gateway.reload()
-        self.assertEqual((event.payload.outcome, event.payload.inferred), (Outcome.ANSWERED, True))
-        self.assertEqual((event.payload.sequence, event.payload.calling_number), (3, CALLER))
+        self.assertEqual((event.call_event.outcome, event.call_event.inferred), (Outcome.ANSWERED, True))
+        self.assertEqual((event.call_event.sequence, event.call_event.calling_number), (3, CALLER))
         self.assertTrue(self.gateway.call().ended)
 
 
@@ -976,7 +976,7 @@ class LegEventTests(TrackerTestCase):
 
     def legs(self) -> list[tuple[str, str]]:
         return [
-            (event.payload.connections[0].connection_id, event.payload.call_state.value)
+            (event.call_event.connections[0].connection_id, event.call_event.call_state.value)
             for event in self.gateway.told(Granularity.CONNECTION)
         ]
 
@@ -984,11 +984,11 @@ class LegEventTests(TrackerTestCase):
         call = (*TALKING, ("i", disconnected()), ("o", disconnected()))
         self.gateway.play(*(step for step in call for _ in range(2)))
         self.assertEqual(self.legs(), [("o", A), ("i", A), ("o", C), ("i", C), ("i", D), ("o", D)])
-        payloads = [event.payload for event in self.gateway.told(Granularity.CONNECTION)]
+        payloads = [event.call_event for event in self.gateway.told(Granularity.CONNECTION)]
         call_id = id_text(self.gateway.call().id)
         self.assertEqual([p.event_id for p in payloads], [f"{call_id}-L{n}" for n in range(1, 7)])
         self.assertEqual([p.sequence for p in payloads], [1, 2, 3, 4, 5, 6])
-        self.assertEqual([e.payload.sequence for e in self.gateway.told()], [1, 2, 3])
+        self.assertEqual([e.call_event.sequence for e in self.gateway.told()], [1, 2, 3])
 
     def test_its_own_numbers_and_times(self) -> None:
         self.gateway.play(
@@ -1016,7 +1016,7 @@ class LegEventTests(TrackerTestCase):
             ("i", disconnected(16)),
             ("b", disconnected(16)),
         )
-        ends = [e.payload for e in self.gateway.told(Granularity.CONNECTION) if e.payload.outcome]
+        ends = [e.call_event for e in self.gateway.told(Granularity.CONNECTION) if e.call_event.outcome]
         self.assertEqual(
             [(p.connections[0].connection_id, p.outcome) for p in ends],
             [("a", Outcome.BUSY), ("i", Outcome.ABANDONED), ("b", Outcome.MISSED)],
@@ -1035,7 +1035,7 @@ class LegEventTests(TrackerTestCase):
         self.gateway.play(*TALKING, ("i", disconnected()))
         (event,) = self.gateway.sweep(60)
         self.assertIs(event.granularity, Granularity.CONNECTION)
-        payload = event.payload
+        payload = event.call_event
         self.assertEqual((payload.connections[0].connection_id, payload.inferred), ("o", True))
         self.assertIsNone(payload.talk_seconds)
         self.assertEqual(self.gateway.call().leg_sequence, 6)
@@ -1047,7 +1047,7 @@ class LegEventTests(TrackerTestCase):
         self.gateway.restart()
         self.assertEqual(self.gateway.sweep(LATE), [])
         (event,) = self.gateway.sweep(1)
-        self.assertEqual(event.payload.connections[0].connection_id, "o")
+        self.assertEqual(event.call_event.connections[0].connection_id, "o")
 
     def test_reload(self) -> None:
         self.gateway.play(*TALKING)

@@ -328,7 +328,7 @@ class PropertyTests(SynchronousTestCase):
         told = by_call(list(gateway.told()))
         for shape, key, _ in calls:
             call = records[key]
-            payloads = [event.payload for event in told[call.id]]
+            payloads = [event.call_event for event in told[call.id]]
             self.assertEqual([p.call_state for p in payloads], shape.states)
             self.assertEqual(payloads[-1].outcome, shape.outcome)
             self.assertFalse(payloads[-1].inferred)
@@ -351,7 +351,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(len(gateway.calls()), len(calls))
         told = by_call(gateway.events)
         for shape, key, _ in calls:
-            payloads = [event.payload for event in told[records[key].id]]
+            payloads = [event.call_event for event in told[records[key].id]]
             self.assertEqual([p.call_state for p in payloads], shape.states)
             self.assertEqual(payloads[-1].outcome, shape.outcome)
 
@@ -365,12 +365,12 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(gateway.tracker.active, 0)
         ids = [event.id for event in gateway.events]
         self.assertEqual(ids, sorted(set(ids)))
-        event_ids = [event.payload.event_id for event in gateway.events]
+        event_ids = [event.call_event.event_id for event in gateway.events]
         self.assertEqual(len(event_ids), len(set(event_ids)))
         told = by_call(list(gateway.told()))
         self.assertEqual(told.keys() - gateway.saved.keys(), set())
         for call in gateway.calls():
-            payloads = [event.payload for event in told[call.id]]
+            payloads = [event.call_event for event in told[call.id]]
             states = [p.call_state.value for p in payloads]
             self.assertEqual(states, [state for state in STATES if state in states])
             self.assertEqual(states[-1:], [D])
@@ -400,7 +400,7 @@ class PropertyTests(SynchronousTestCase):
         gateway.sweep(60)
         legs = by_call(list(gateway.told(Granularity.CONNECTION)))
         for call in gateway.calls():
-            payloads = [event.payload for event in legs[call.id]]
+            payloads = [event.call_event for event in legs[call.id]]
             self.assertEqual([p.sequence for p in payloads], list(range(1, len(payloads) + 1)))
             self.assertEqual(call.leg_sequence, len(payloads))
             for connection in call.connections:
@@ -424,10 +424,10 @@ class PropertyTests(SynchronousTestCase):
         for real, words in words_by_call(told).items():
             calls = [call.id for call in gateway.calls() if call.gateway_call_id == str(real)]
             self.assertLessEqual(len(calls), 1)
-            states = [event.payload.call_state.value for event in gateway.told() if event.call in calls]
+            states = [event.call_event.call_state.value for event in gateway.told() if event.call in calls]
             self.assertEqual(states, [state for state in STATES if state in states])
             self.assertEqual(states[-1:], [D] * len(calls))
-            came = {event.payload.call_state.value for event in at_once if event.call in calls}
+            came = {event.call_event.call_state.value for event in at_once if event.call in calls}
             # In every scenario the incoming leg of a call has its call's number.
             self.assertEqual(owed(words, str(real)) - came, set())
 

@@ -111,7 +111,7 @@ class Gateway:
         self.now += SECOND
         changes = self.tracker.connection_data(notification(event, call, conn, state), self.now)
         assert changes.about is (changes.calls[0] if changes.calls else None)
-        return [event.payload.call_state.value for event in self.take(changes)]
+        return [event.call_event.call_state.value for event in self.take(changes)]
 
     def play(self, *steps: tuple[str, xcc.ConnectionEvent], call: str = "25") -> list[str]:
         return [state for conn, event in steps for state in self.hear(conn, event, call)]

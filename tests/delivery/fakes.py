@@ -17,7 +17,7 @@ from cubehook.delivery.window import WINDOW
 from cubehook.events import CallEvent, CallState, Event, Granularity, Micros, iso
 from cubehook.ids import Ids, id_text
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
-from cubehook.records import Attempt, Delivery, DeliveryStatus
+from cubehook.records import Attempt, Delivery, DeliveryStatus, Trouble
 
 BASE = 1_732_377_816_200_940
 STATES = (CallState.ALERTING, CallState.CONNECTED, CallState.DISCONNECTED)
@@ -69,6 +69,7 @@ class MemoryStore:
         self.rows: dict[int, Delivery] = {}
         self.attempts: list[Attempt] = []
         self.disabled: dict[str, str] = {}
+        self.troubles: dict[str, Trouble] = {}
         self.settled: list[tuple[int, str]] = []
         self.reads: list[tuple[str, int]] = []
         self._writes: list[tuple[Callable[[], None], Deferred[None]]] = []
@@ -118,7 +119,7 @@ class MemoryStore:
         rows = [copy.copy(delivery) for delivery in deliveries]
         return self._write(lambda: self.rows.update({row.id: row for row in rows}))
 
-    def record(self, attempt: Attempt, delivery: Delivery) -> Deferred[None]:
+    def record(self, attempt: Attempt | None, delivery: Delivery) -> Deferred[None]:
         if self.refuse_records:
             refused: Deferred[None] = Deferred()
             refused.errback(ValueError("poison"))
@@ -126,7 +127,8 @@ class MemoryStore:
         row = copy.copy(delivery)
 
         def commit() -> None:
-            self.attempts.append(attempt)
+            if attempt is not None:
+                self.attempts.append(attempt)
             self.rows[row.id] = row
 
         return self._write(commit)
@@ -183,6 +185,12 @@ class MemoryStore:
 
     async def disable_webhook(self, webhook: str, reason: str, at: Micros) -> None:
         self.disabled[webhook] = reason
+
+    async def save_trouble(self, webhook: str, trouble: Trouble | None) -> None:
+        if trouble is None:
+            self.troubles.pop(webhook, None)
+        else:
+            self.troubles[webhook] = trouble
 
     async def settle(self, delivery: int, status: str) -> None:
         if self.refuse_settling:

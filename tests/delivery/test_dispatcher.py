@@ -150,14 +150,14 @@ class SendingTests(SynchronousTestCase):
         for sequence in (1, 2, 3):
             desk.happens(desk.event(slow, sequence))
         desk.happens(desk.event(quick))
-        self.assertEqual([1, 1], [outbound.event.payload.sequence for outbound in receiver.sent])
+        self.assertEqual([1, 1], [outbound.event.call_event.sequence for outbound in receiver.sent])
         receiver.open[1].callback(OK)
         receiver.open[0].callback(OK)
-        self.assertEqual([1, 1, 2], [outbound.event.payload.sequence for outbound in receiver.sent])
+        self.assertEqual([1, 1, 2], [outbound.event.call_event.sequence for outbound in receiver.sent])
         receiver.open[0].callback(OK)
         receiver.open[0].callback(OK)
         self.assertEqual(
-            [1, 2, 3], [out.event.payload.sequence for out in receiver.sent if out.event.call == slow]
+            [1, 2, 3], [out.event.call_event.sequence for out in receiver.sent if out.event.call == slow]
         )
 
     def test_the_next_of_a_call_waits_for_the_commit(self) -> None:
@@ -248,7 +248,7 @@ class RetryTests(SynchronousTestCase):
         desk.advance(9.85)
         self.assertEqual(2, len(receiver.sent))
         desk.advance(0.2)
-        self.assertEqual([1, 1, 1, 2], [outbound.event.payload.sequence for outbound in receiver.sent])
+        self.assertEqual([1, 1, 1, 2], [outbound.event.call_event.sequence for outbound in receiver.sent])
         self.assertEqual([1, 2, 3, 1], [outbound.attempt for outbound in receiver.sent])
         self.assertEqual(1, len(set(receiver.ids[:3])))
         self.assertEqual((GIVEN_UP, DELIVERED), (desk.store.status(first), desk.store.status(second)))
@@ -522,7 +522,7 @@ class GoneTests(SynchronousTestCase):
         desk.dispatcher.enqueue(made)
         receiver = Scripted(always(OK))
         _ = desk.dispatcher.replace(webhook(), receiver)
-        self.assertEqual([1, 2], [outbound.event.payload.sequence for outbound in receiver.sent])
+        self.assertEqual([1, 2], [outbound.event.call_event.sequence for outbound in receiver.sent])
 
     def test_what_is_under_way_is_still_counted(self) -> None:
         receiver = Scripted()
@@ -735,7 +735,9 @@ class StopTests(SynchronousTestCase):
         life.advance(59)
         self.assertEqual([], again.sent)
         life.advance(3)
-        self.assertEqual([(1, 2), (2, 1)], [(out.event.payload.sequence, out.attempt) for out in again.sent])
+        self.assertEqual(
+            [(1, 2), (2, 1)], [(out.event.call_event.sequence, out.attempt) for out in again.sent]
+        )
 
     def test_what_an_old_life_left_is_counted_before_it_is_read(self) -> None:
         old = Desk((webhook(), Scripted()), window=10).start()
@@ -794,7 +796,7 @@ class LiveTests(SynchronousTestCase):
         self.assertEqual((0, 0), (len(new.sent), new.started))
         old.open[0].callback(OK)
         self.successResultOf(replaced)
-        self.assertEqual([2], [outbound.event.payload.sequence for outbound in new.sent])
+        self.assertEqual([2], [outbound.event.call_event.sequence for outbound in new.sent])
         self.assertEqual((1, 1), (old.stopped, new.started))
 
     def test_whoever_stops_waiting_for_a_replacement_stops_nothing(self) -> None:
@@ -853,7 +855,7 @@ class WindowTests(SynchronousTestCase):
         while receiver.open:
             receiver.open[0].callback(OK)
         self.assertEqual(
-            [1, 2, 3], [out.event.payload.sequence for out in receiver.sent if out.event.call == late]
+            [1, 2, 3], [out.event.call_event.sequence for out in receiver.sent if out.event.call == late]
         )
 
     def left_during_a_read(self) -> tuple[Desk, Scripted, int, Deferred[None]]:
@@ -872,7 +874,7 @@ class WindowTests(SynchronousTestCase):
         """Let everything succeed; the sequence numbers in the order they were sent."""
         while receiver.open:
             receiver.open[0].callback(OK)
-        return [outbound.event.payload.sequence for outbound in receiver.sent]
+        return [outbound.event.call_event.sequence for outbound in receiver.sent]
 
     def test_an_event_left_on_disk_during_a_read_is_not_overlooked(self) -> None:
         _, receiver, _, answering = self.left_during_a_read()
@@ -947,7 +949,7 @@ class WindowTests(SynchronousTestCase):
         life.happens(life.event(call, 2))
         self.assertEqual([], receiver.sent)
         life.advance(62)
-        self.assertEqual([1, 2], [outbound.event.payload.sequence for outbound in receiver.sent])
+        self.assertEqual([1, 2], [outbound.event.call_event.sequence for outbound in receiver.sent])
 
     def test_an_evicted_call_keeps_its_order(self) -> None:
         receiver = Scripted(script(*[FAILED] * 3))
@@ -968,11 +970,11 @@ class WindowTests(SynchronousTestCase):
         for delivery in (second, first):
             life.happens(life.event(delivery.event.call, 2))
         life.advance(30)
-        self.assertEqual([1, 1, 1], [out.event.payload.sequence for out in receiver.sent])
+        self.assertEqual([1, 1, 1], [out.event.call_event.sequence for out in receiver.sent])
         life.advance(35)
         for call in (old, first.event.call, second.event.call):
             self.assertEqual(
-                [1, 1, 2], [out.event.payload.sequence for out in receiver.sent if out.event.call == call]
+                [1, 1, 2], [out.event.call_event.sequence for out in receiver.sent if out.event.call == call]
             )
 
     def test_the_longest_waits_make_room_first(self) -> None:
@@ -1054,7 +1056,7 @@ class WindowTests(SynchronousTestCase):
         desk.store.back()
         desk.advance(10)
         self.assertEqual(
-            [1, 2], [out.event.payload.sequence for out in receiver.sent if out.event.call == old]
+            [1, 2], [out.event.call_event.sequence for out in receiver.sent if out.event.call == old]
         )
 
     def test_evicted_calls_do_not_send_new_calls_over_the_disk(self) -> None:
@@ -1098,7 +1100,7 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual(1 + 3, len(receiver.sent))
         life.advance(2 * 3600, step=10)
         self.assertEqual(
-            [1, 1, 2], [out.event.payload.sequence for out in receiver.sent if out.event.call == call]
+            [1, 1, 2], [out.event.call_event.sequence for out in receiver.sent if out.event.call == call]
         )
         self.assertEqual({DELIVERED}, {row.status for row in life.store.rows.values()})
 

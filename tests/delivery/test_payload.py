@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cubehook import config
 from cubehook.delivery.payload import Renderer
 from cubehook.events import CallEvent
 from tests.delivery.fakes import Desk
 
 
+def rendered(desk: Desk, payload: Literal["basic", "full"]) -> bytes:
+    rendering = Renderer().of(config.Webhook(id="crm", payload=payload))
+    body, content_type = rendering.render(desk.event(desk.call()))
+    assert content_type == "application/json"
+    return body
+
+
 class RendererTests(SynchronousTestCase):
     def test_basic_is_the_four_keys_in_order(self) -> None:
-        desk = Desk()
-        body = Renderer().render(desk.event(desk.call()), "basic")
         self.assertEqual(
             b'{"call_state":"ALERTING","called_number":"+12512501663","calling_number":"+12517676234",'
             b'"timestamp":"2024-11-23T16:03:36.200940Z"}',
-            body,
+            rendered(Desk(), "basic"),
         )
 
     def test_full_has_every_key_in_order(self) -> None:
-        desk = Desk()
-        body = Renderer().render(desk.event(desk.call()), "full")
-        self.assertEqual(list(CallEvent.__struct_fields__), list(json.loads(body)))
+        self.assertEqual(list(CallEvent.__struct_fields__), list(json.loads(rendered(Desk(), "full"))))
 
     def test_an_event_is_rendered_once_for_several_webhooks(self) -> None:
         desk, renderer = Desk(), Renderer()
+        basic = renderer.of(config.Webhook(id="crm"))
         event, other = desk.event(desk.call(), 1), desk.event(desk.call(), 2)
-        first = renderer.render(event, "basic")
-        full = renderer.render(event, "full")
-        self.assertIs(first, renderer.render(event, "basic"))
-        self.assertIs(full, renderer.render(event, "full"))
-        self.assertIn(b"CONNECTED", renderer.render(other, "basic"))
-        self.assertEqual(first, renderer.render(event, "basic"))
-
-    def test_an_unknown_payload(self) -> None:
-        desk = Desk()
-        self.assertRaises(KeyError, Renderer().render, desk.event(desk.call()), "huge")
+        first, _ = basic.render(event)
+        full, _ = renderer.of(config.Webhook(id="crm", payload="full")).render(event)
+        self.assertIs(first, renderer.of(config.Webhook(id="erp")).render(event)[0])
+        self.assertIs(full, renderer.of(config.Webhook(id="erp", payload="full")).render(event)[0])
+        self.assertIn(b"CONNECTED", basic.render(other)[0])
+        self.assertEqual(first, basic.render(event)[0])

@@ -43,11 +43,11 @@ class AcceptTests(StoreCase):
         )
         self.assertEqual(
             self.rows("SELECT * FROM events"),
-            [(event.id, call.id, "hq", "call", "ALERTING", event.at, full_body(event.payload).decode())],
+            [(event.id, call.id, "hq", "call", "ALERTING", event.at, full_body(event.call_event).decode())],
         )
         self.assertEqual(
             self.rows("SELECT * FROM deliveries"),
-            [(delivery.id, "crm", call.id, event.id, "pending", 0, event.at, event.at)],
+            [(delivery.id, "crm", call.id, event.id, "pending", 0, event.at, event.at, 0, 0)],
         )
         self.assertEqual(await store.open_calls(), [call])
 
