@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
@@ -19,6 +20,11 @@ from cubehook.config import Webhook
 from cubehook.events import Call, Event, Micros
 from cubehook.records import Attempt, Delivery, ErrorClass, Notification, Registration, Trouble
 from cubehook.xcc.messages import NotifyXccConnectionData, SolicitXccConnectionAuthorize
+
+if TYPE_CHECKING:
+    from cubehook.net.agent import WebhookAgent
+    from cubehook.net.egress import EgressPolicy
+    from cubehook.net.tls import Tls, TlsOptions
 
 
 class Outbound(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,13 +140,34 @@ class ITransportContext(Interface):
         "tuple[str, ...]: the webhook's signing secrets, `whsec_...`, newest first; several during a rotation"
     )
     version: str = Attribute("str: cubehook's version, for a User-Agent")
+    egress: EgressPolicy = Attribute(
+        "EgressPolicy: `check(address)` raises BlockedError for what may not be reached; to be asked by "
+        "libraries that open their sockets themselves, of every address before they connect to it"
+    )
 
-    def agent(tls: Any = None) -> Any:
+    def tls(options: TlsOptions) -> Tls:
         """
-        A new `cubehook.net.agent.WebhookAgent`: an IAgent's maker, pooled, egress checked, TLS verified.
+        TLS as the webhook's `options` want it; to be called in `start`.
 
-        `tls` makes the OpenSSL context, for other authorities than those the platform trusts.  The
-        transport owns the agent and must `close` it in `stop`.
+        A transport's struct of options inherits the keys from `TlsOptions`, and its plugin's `check`
+        calls `check_tls`.  ValueError for files that cannot be used.  `insecure` is warned of.
+        """
+
+    def agent(tls: Tls | None = None) -> WebhookAgent:
+        """
+        A new agent for HTTP, with a pool of its own, egress checked, TLS verified.
+
+        The transport owns it and must `close` it in `stop`.
+        """
+
+    def endpoint(host: str, port: int, tls: Tls | bool | None = None) -> IStreamClientEndpoint:
+        """
+        Connects to `host`, a name or an address, if and where the egress policy lets it.
+
+        `tls`: True for TLS with a verified certificate for `host`, or what the method `tls` made.
+        `connect` fails with `cubehook.net.egress.BlockedError` or Twisted's own errors, and gives up after
+        the webhook's timeout.  TLS begins after that: a certificate that is refused ends the connection,
+        with `cubehook.net.tls.UntrustedError` as the reason.  No proxy is asked.
         """
 
 

@@ -9,14 +9,9 @@ is made.
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection, Context
-from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import DNSLookupError
@@ -25,7 +20,6 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHostnameResolver,
     IHostResolution,
-    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IReactorPluggableNameResolver,
@@ -35,7 +29,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import CertificateOptions, TLSVersion, platformTrust
 from twisted.python.failure import Failure
 from twisted.web._newclient import Request
 from twisted.web.client import URI, HTTPConnectionPool
@@ -45,6 +38,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from cubehook.net.egress import BlockedError, EgressPolicy
+from cubehook.net.tls import Tls, verified
 
 Origin: TypeAlias = tuple[bytes, bytes, int]
 """Scheme, host and port."""
@@ -98,7 +92,7 @@ class WebhookAgent:
     An agent for one webhook.  Nothing of it is shared with another: no connection, no cookie.
 
     `timeout` bounds each attempt to connect, in seconds; `concurrency` is how many idle connections
-    are kept.  `tls` makes the TLS context, once it is needed; `platform_tls` unless given.
+    are kept.  `tls` says how TLS is spoken; `verified()` unless given.
     """
 
     def __init__(
@@ -108,12 +102,12 @@ class WebhookAgent:
         *,
         timeout: float,
         concurrency: int,
-        tls: Callable[[], Context] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.reactor = reactor
         self._policy = policy
         self._timeout = timeout
-        self._tls = tls or platform_tls
+        self._tls = tls or verified()
         self._endpoints: dict[Origin, IStreamClientEndpoint] = {}
         self._target: Target | None = None
         self._meters: dict[Any, _Meter] = {}
@@ -170,7 +164,7 @@ class WebhookAgent:
             self.reactor, self._policy, host, uri.port, self._timeout
         )
         if uri.scheme == b"https":
-            endpoint = wrapClientTLS(VerifyingCreator(host, self._tls()), endpoint)
+            endpoint = wrapClientTLS(self._tls.creator(host), endpoint)
         elif uri.scheme != b"http":
             raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
         return _MeteredEndpoint(endpoint, self._meters)
@@ -516,83 +510,3 @@ class _MeteredEndpoint:
 
         factory = _MeterFactory(protocolFactory, self._open_meters)
         return self._endpoint.connect(factory).addCallback(unwrap)
-
-
-class UntrustedError(Exception):
-    """The receiver's certificate was not accepted; the text says why."""
-
-
-# OpenSSL's x509_vfy.h.
-_REASONS = {
-    9: "it is not valid yet",
-    10: "it has expired",
-    18: "it is self-signed",
-    19: "its authority is not known: the chain ends in a self-signed certificate",
-    20: "its authority is not known, or an intermediate certificate is missing",
-    21: "its authority is not known, or an intermediate certificate is missing",
-    23: "it has been revoked",
-    26: "it is not meant for servers",
-    66: "its key is too weak",
-    67: "its authority's key is too weak",
-    68: "its signature algorithm is too weak",
-}
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class VerifyingCreator:
-    """
-    Makes client connections that accept nothing but a certificate of a trusted authority for `host`.
-
-    Twisted's own `optionsForClientTLS` checks the same, but tells of a bad chain only that it is bad:
-    OpenSSL gives the reason to the callback, and to nothing else that pyOpenSSL shows.  This one fails
-    with UntrustedError and the reason.
-    """
-
-    def __init__(self, host: str, context: Context) -> None:
-        # The dot that makes a name absolute is no part of it here (RFC 6066, section 3).
-        self._host = host.removesuffix(".")
-        self._is_address = isIPAddress(self._host) or isIPv6Address(self._host)
-        self._context = context
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
-        connection = Connection(self._context, None)
-        # RFC 6066, section 3: an address is not sent as a server's name.
-        if not self._is_address:
-            connection.set_tlsext_host_name(self._host.encode("ascii"))
-
-        def verify(_: Connection, certificate: Any, error: int, depth: int, accepted: int) -> bool:
-            # pyOpenSSL takes an exception out of here for a refusal.
-            problem = self._problem(certificate, error, depth, bool(accepted))
-            if problem is not None:
-                tlsProtocol.failVerification(Failure(UntrustedError(problem)))
-            return problem is None
-
-        connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, verify)
-        return connection
-
-    def _problem(self, certificate: Any, error: int, depth: int, accepted: bool) -> str | None:
-        if not accepted:
-            whose = "the receiver's certificate" if depth == 0 else "a certificate in the receiver's chain"
-            return f"{whose} is not trusted: {_REASONS.get(error, f'OpenSSL verification error {error}')}"
-        if depth > 0:
-            return None
-        try:
-            if self._is_address:
-                verify_certificate_ip_address(certificate.to_cryptography(), self._host)
-            else:
-                verify_certificate_hostname(certificate.to_cryptography(), self._host)
-        except (VerificationError, CertificateError, ValueError):
-            # ValueError: no certificate can be for this host, such as an address written as one number.
-            return f"the receiver's certificate is not for {self._host}"
-        return None
-
-
-def tls_context(trust_root: Any) -> Context:
-    """A context for TLS 1.2 or later that trusts `trust_root`, as Twisted's CertificateOptions takes it."""
-    return CertificateOptions(trustRoot=trust_root, raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
-
-
-@functools.cache
-def platform_tls() -> Context:
-    """The context that trusts what the platform trusts; loaded once, at the first use."""
-    return tls_context(platformTrust())

@@ -15,8 +15,9 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 
-from cubehook.net.agent import BadStatusError, OverlongError, Phase, UntrustedError
+from cubehook.net.agent import BadStatusError, OverlongError, Phase
 from cubehook.net.egress import BlockedError
+from cubehook.net.tls import UntrustedError
 from cubehook.records import ErrorClass
 
 # Parts of the reasons that OpenSSL gives.

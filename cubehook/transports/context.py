@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from OpenSSL.SSL import Context
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from cubehook.config import Webhook
 from cubehook.interfaces import ITransportContext
-from cubehook.net.agent import WebhookAgent
+from cubehook.net.agent import GuardedEndpoint, WebhookAgent
 from cubehook.net.egress import EgressPolicy
+from cubehook.net.tls import Tls, TlsOptions, verified
 
 
 @implementer(ITransportContext)
@@ -22,6 +25,8 @@ class TransportContext:
 
     `timeout` and `concurrency` are the webhook's own, or `[delivery]`'s where it has none.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -40,11 +45,33 @@ class TransportContext:
         self.state_dir = state_dir
         self.secrets = tuple(secrets)
         self.version = version
-        self._egress = egress
+        self.egress = egress
         self._timeout = timeout
         self._concurrency = concurrency
 
-    def agent(self, tls: Callable[[], Context] | None = None) -> WebhookAgent:
+    def tls(self, options: TlsOptions) -> Tls:
+        owner = f"webhook {self.webhook.id}"
+        tls = Tls(options, self.state_dir, owner)
+        if tls.insecure:
+            self._log.warn(
+                "{owner}: options.insecure is set, so any certificate is accepted: whoever is in between can "
+                "read its events and headers, and answer for the receiver. Name the authority to trust in "
+                "options.ca_file instead",
+                owner=owner,
+            )
+        return tls
+
+    def agent(self, tls: Tls | None = None) -> WebhookAgent:
         return WebhookAgent(
-            self.reactor, self._egress, timeout=self._timeout, concurrency=self._concurrency, tls=tls
+            self.reactor, self.egress, timeout=self._timeout, concurrency=self._concurrency, tls=tls
         )
+
+    def endpoint(self, host: str, port: int, tls: Tls | bool | None = None) -> IStreamClientEndpoint:
+        endpoint: IStreamClientEndpoint = GuardedEndpoint(
+            self.reactor, self.egress, host, port, self._timeout
+        )
+        if not tls:
+            return endpoint
+        creator = (verified() if tls is True else tls).creator(host)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
+        return wrapped

@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_pem_x509_certificates
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
@@ -30,9 +26,10 @@ from cubehook.delivery.schedule import parse_retry_after
 from cubehook.delivery.signing import decode_secret, sign
 from cubehook.events import Micros
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
-from cubehook.net.agent import Exchange, Phase, WebhookAgent, tls_context
+from cubehook.net.agent import Exchange, Phase, WebhookAgent
 from cubehook.net.body import BodyReader
 from cubehook.net.failures import explain
+from cubehook.net.tls import TlsOptions, check_tls
 from cubehook.net.urls import MASK, masked_url
 from cubehook.records import ErrorClass
 from cubehook.text import printable
@@ -64,15 +61,8 @@ _LOGGED_HEADERS = 16 << 10
 """Characters of response headers that are kept."""
 
 
-class HttpOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """
-    The `options` of a webhook over HTTP.
-
-    `ca_file` (PEM, relative to the state folder) holds the authorities that may vouch for the receiver,
-    in place of those the platform trusts.  A certificate is always verified.
-    """
-
-    ca_file: str | None = None
+class HttpOptions(TlsOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `options` of a webhook over HTTP."""
 
 
 @implementer(ITransportPlugin)
@@ -94,7 +84,7 @@ class HttpPlugin:
             expected = _expected_header(name, value)
             if expected is not None:
                 problems.append((f"headers.{name}", expected))
-        return problems
+        return problems + check_tls(options)
 
     def create(self, webhook: Webhook, options: HttpOptions, context: ITransportContext) -> ITransport:
         return HttpTransport(webhook, options, context)
@@ -110,7 +100,7 @@ class HttpTransport:
 
     def __init__(self, webhook: Webhook, options: HttpOptions, context: ITransportContext) -> None:
         self._context = context
-        self._ca_file = options.ca_file
+        self._options = options
         self._method = webhook.method
         self._shown_url = masked_url(webhook.url)
         self._url = _WireUrl.of(webhook.url)
@@ -125,11 +115,7 @@ class HttpTransport:
         self._masked = dict.fromkeys(self._own, MASK)
 
     async def start(self) -> None:
-        if self._ca_file is None:
-            self._agent = self._context.agent()
-        else:
-            trusted = tls_context(_authorities(self._context.state_dir / self._ca_file))
-            self._agent = self._context.agent(lambda: trusted)
+        self._agent = self._context.agent(self._context.tls(self._options))
 
     async def stop(self) -> None:
         if self._agent is not None:
@@ -367,19 +353,6 @@ def _host(url: EncodedURL) -> str:
     """The Host header for `url` (RFC 9110, section 7.2)."""
     host = f"[{url.host}]" if ":" in url.host else url.host
     return host if url.port == {"http": 80, "https": 443}[url.scheme] else f"{host}:{url.port}"
-
-
-def _authorities(path: Path) -> Any:
-    """The certificates in the PEM file at `path`, to be trusted; ValueError says what is wrong with it."""
-    try:
-        certificates = load_pem_x509_certificates(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"options.ca_file: {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"options.ca_file: {path} holds no certificates in PEM") from error
-    return trustRootFromCertificates(
-        [Certificate.load(certificate.public_bytes(Encoding.DER)) for certificate in certificates]
-    )
 
 
 def _expected_url(text: str) -> str | None:

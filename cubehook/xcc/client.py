@@ -35,7 +35,7 @@ from zope.interface import implementer
 
 from cubehook import __version__
 from cubehook.config import Cube
-from cubehook.net.agent import UntrustedError, VerifyingCreator, platform_tls
+from cubehook.net.tls import UntrustedError, verified
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
@@ -143,7 +143,7 @@ class _PlatformTrust:
     """Accepts certificates of the platform's authorities for the host asked for, and says why not others."""
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        return VerifyingCreator(hostname.decode("ascii"), platform_tls())
+        return verified().creator(hostname.decode("ascii"))
 
 
 class GatewayClient:

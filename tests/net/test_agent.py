@@ -24,10 +24,10 @@ from cubehook.net.agent import (
     WebhookAgent,
     _Guard,
     _SharedLookup,
-    platform_tls,
 )
 from cubehook.net.egress import BlockedError, EgressPolicy
 from cubehook.net.failures import explain
+from cubehook.net.tls import verified
 from cubehook.records import ErrorClass
 
 
@@ -161,7 +161,7 @@ class AgentTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(self._agent().close()))
 
     def test_the_platforms_authorities_are_loaded_once(self) -> None:
-        self.assertIs(platform_tls(), platform_tls())
+        self.assertIs(verified().context(), verified().context())
 
 
 def wrapped(kind: Any, *causes: BaseException) -> Failure:
