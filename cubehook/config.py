@@ -97,7 +97,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     minimum: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 20
     window: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
-    first: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 5.0
+    first: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 2.0
     longest: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 300.0
 
 

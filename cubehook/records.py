@@ -71,12 +71,13 @@ class Delivery(msgspec.Struct, kw_only=True):
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """Why a webhook is held back, as kept over a restart."""
 
-    failing_since: Micros | None
-    """When the first of its failures in a row happened; None if it only asked for silence."""
+    failing_since: Micros
+    """When the first of its failures in a row happened."""
     held_until: Micros
     openings: int
     """How often in a row its breaker has opened: the next time it stays open longer."""
-    why: str
+    told: bool
+    """A notice told of it, so that its end is to be told too."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

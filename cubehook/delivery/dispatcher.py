@@ -20,7 +20,7 @@ from cubehook.delivery.window import WINDOW
 from cubehook.events import CallState, Event, Granularity, Micros, Notice
 from cubehook.ids import Ids
 from cubehook.interfaces import IDeliveryStore, ITransport
-from cubehook.records import Delivery
+from cubehook.records import Delivery, Trouble
 
 _Route = tuple[str, CallState, Granularity]
 
@@ -34,9 +34,10 @@ class Dispatcher:
     - Calls never wait for each other, nor webhooks.  Of one webhook at most its `concurrency`
       attempts are under way.
     - A failed attempt is repeated by the webhook's schedule, then the delivery is given up (`failed`).
-    - A receiver that asks for silence is sent nothing until then; afterwards one attempt is tried
-      before the rest.  One that says 410 is disabled; what is pending for it stays so.
-    - A receiver that fails again and again is tried at a slow pace until it answers once.
+    - A receiver that asks for silence, or fails too often (`breaker`), is sent nothing for a while; after
+      that one attempt is tried before the rest.  What is held back spends none of its schedule.
+    - A receiver that says 410, or has failed for days, is disabled; what is pending for it stays so.
+    - An event whose webhook gives it a lifetime is not sent after that (`expired`).
     - However much is pending, about `window` deliveries of each webhook are in memory.
 
     `ids` must be the one that numbers calls: a call's id tells whether it is older than what is on
@@ -71,33 +72,47 @@ class Dispatcher:
 
     # Which webhooks there are
 
-    def add(self, webhook: config.Webhook, transport: ITransport, pending: int = 0) -> None:
+    def add(
+        self,
+        webhook: config.Webhook,
+        transport: ITransport,
+        pending: int = 0,
+        trouble: Trouble | None = None,
+    ) -> None:
         """
         Deliver to `webhook` from now on, beginning with what is pending for it on disk.
 
-        `pending` tells how many deliveries those are, for `status` to count from.  ValueError if
-        there is a webhook of that id.  One that is not `enabled` is sent nothing.
+        `pending` tells how many deliveries those are, for `status` to count from; `trouble` how it was held
+        back in an earlier life.  ValueError if there is a webhook of that id.  One that is not `enabled`
+        is sent nothing.
         """
         if webhook.id in self._lanes:
             raise ValueError(f"webhook {webhook.id} is there already: replace it")
-        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, Backlog(pending))
+        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, Backlog(pending), trouble)
         self._reroute()
         if self._running and webhook.enabled:
             lanes.start()
 
     def replace(
-        self, webhook: config.Webhook, transport: ITransport, grace: float | None = None
+        self,
+        webhook: config.Webhook,
+        transport: ITransport,
+        grace: float | None = None,
+        trouble: Trouble | None = None,
     ) -> Deferred[None]:
         """
         Deliver to `webhook` as it is now configured, in the place of the one with its id.
 
         Events are matched with the new settings at once; the first is sent after the attempts
-        under way have ended, for which they have `grace` seconds (their own timeout if None).
+        under way have ended, for which they have `grace` seconds (their own timeout if None).  Without
+        `trouble` it is held back as it was if it leads to the same receiver as before, and else begins anew.
         Fires then; the work is done whether or not anyone waits.  KeyError if there is no
         such webhook.
         """
         old = self._lanes[webhook.id]
-        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, old.backlog)
+        if trouble is None and _receiver(webhook) == _receiver(old.webhook):
+            trouble = old.trouble
+        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, old.backlog, trouble)
         self._reroute()
 
         def start() -> None:
@@ -117,8 +132,12 @@ class Dispatcher:
         self._reroute()
         return self._close(lanes, grace)
 
-    def _new_lanes(self, webhook: config.Webhook, transport: ITransport, backlog: Backlog) -> Lanes:
-        return Lanes(webhook, transport, self._defaults, self._means, self._reroute, backlog, self._window)
+    def _new_lanes(
+        self, webhook: config.Webhook, transport: ITransport, backlog: Backlog, trouble: Trouble | None
+    ) -> Lanes:
+        return Lanes(
+            webhook, transport, self._defaults, self._means, self._reroute, backlog, self._window, trouble
+        )
 
     def _close(
         self, lanes: Lanes, grace: float | None, then: Callable[[], None] | None = None
@@ -243,3 +262,8 @@ class Dispatcher:
     def status(self, webhook: str) -> Status:
         """How the deliveries of `webhook` stand; KeyError if there is no such webhook."""
         return self._lanes[webhook].status()
+
+
+def _receiver(webhook: config.Webhook) -> tuple[object, ...]:
+    """What decides how a webhook's receiver answers."""
+    return webhook.transport, webhook.url, webhook.method, webhook.headers, webhook.options

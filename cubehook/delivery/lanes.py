@@ -13,32 +13,41 @@ from typing import Protocol
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import config
-from cubehook.delivery.breaker import Breaker
+from cubehook.delivery.breaker import Breaker, State
 from cubehook.delivery.deadlines import Alarm, Deadlines
 from cubehook.delivery.payload import Renderer, RenderError
 from cubehook.delivery.schedule import LONGEST_HOLD, wait_after
 from cubehook.delivery.window import RECORD_SECONDS, WINDOW, Lane, Window
-from cubehook.events import Micros
+from cubehook.events import Micros, Notice, iso
 from cubehook.ids import Ids, id_text
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
-from cubehook.records import Attempt, Delivery, DeliveryStatus, ErrorClass
+from cubehook.records import Attempt, Delivery, DeliveryStatus, ErrorClass, Trouble
 from cubehook.text import printable
 
 TIMEOUT_MARGIN = 2.0
 """Seconds past its own timeout after which a transport is cancelled."""
 
-OWN_HOLD = 60.0
-"""Seconds; the longest hold of a receiver that asked for one without saying how long."""
+TOLD_AFTER = 60.0
+"""Seconds of failure after which a webhook counts as failing in the eyes of an operator."""
 
-FAILING_SPACING = 0.05
-"""Seconds between attempts at a receiver that fails again and again."""
+_SAVED_HOLD: Micros = 10_000_000
+"""A hold shorter than this is not worth being kept over a restart."""
+
+_TRIED_AGAIN: Micros = 1_000_000
+"""How soon a delivery may be tried again whose attempt spent nothing."""
 
 _TURN = 100
 """Attempts started before the reactor gets a turn, should the transport never wait."""
+
+_START_AGAIN = 1.0
+"""Seconds until a transport that did not start is started again; twice as many each time."""
+
+_LONGEST_START_AGAIN = 60.0
 
 _STOP_SECONDS = 5.0
 """How long a transport may take to stop."""
@@ -54,14 +63,23 @@ class Observer(Protocol):
     def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
         """An attempt is over; `delivery` already stands as it stands after it."""
 
+    def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
+        """`delivery` was not delivered while that was worth something, and is over."""
+
     def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
         """Nothing is sent to `webhook` before `until`; may come again with a later time."""
 
     def released(self, webhook: config.Webhook) -> None:
         """`webhook` was held and is sent to again."""
 
+    def failing(self, webhook: config.Webhook, since: Micros, why: str) -> None:
+        """`webhook` has been failing for `TOLD_AFTER` seconds or more; told once until it recovers."""
+
+    def recovered(self, webhook: config.Webhook, since: Micros) -> None:
+        """`webhook`, of which `failing` or `disabled` was told, takes events again; it had failed `since`."""
+
     def disabled(self, webhook: config.Webhook, reason: str) -> None:
-        """`webhook` wants nothing any more; its pending deliveries stay pending."""
+        """`webhook` wants nothing any more, or has failed for too long; what is pending stays pending."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +87,18 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     How a webhook's deliveries stand.
 
     `pending` are those that are not over, on disk or in memory; `resident` those in memory.
-    `held_until` is None unless the webhook is held.  `problem` says in words why nothing is
-    sent, None if something may be.
+    `state` is the breaker's; `held_until` is None unless nothing is sent until then.  `failures` are those in
+    a row, the first of them at `failing_since`.  `problem` says in words why nothing is sent at all,
+    None if something may be.
     """
 
     pending: int
     resident: int
     in_flight: int
+    state: State
     held_until: Micros | None
+    failures: int
+    failing_since: Micros | None
     problem: str | None
 
 
@@ -105,11 +127,26 @@ class Backlog:
 class _Flight:
     """One attempt, from its start until its lane goes on."""
 
-    __slots__ = ("body", "delivery", "exchange", "landed", "lane", "left", "overdue", "started_at")
+    __slots__ = (
+        "body",
+        "delivery",
+        "exchange",
+        "healthy",
+        "landed",
+        "lane",
+        "left",
+        "overdue",
+        "started_at",
+        "trial",
+    )
 
-    def __init__(self, lane: Lane, delivery: Delivery, started_at: Micros) -> None:
+    def __init__(self, lane: Lane, started_at: Micros, *, trial: bool, healthy: bool) -> None:
         self.lane = lane
-        self.delivery = delivery
+        self.trial = trial
+        """It decides whether the webhook is sent to again."""
+        self.healthy = healthy
+        """The receiver had answered well when it began."""
+        self.delivery = lane.deliveries[0]
         self.started_at = started_at
         self.body = b""
         self.exchange: Deferred[Sent] | None = None
@@ -125,7 +162,8 @@ class Lanes:
     Delivers to one webhook.
 
     `gone` is called once the receiver answered that it wants nothing any more.  `backlog` is counted
-    on.  The transport belongs to this object from here on: `open` starts it, `close` stops it.
+    on.  `trouble` is what an earlier life, or earlier lanes, left.  The transport belongs to this object from
+    here on: `open` starts it, `close` stops it.
     """
 
     _log = Logger()
@@ -139,6 +177,7 @@ class Lanes:
         gone: Callable[[], None],
         backlog: Backlog,
         window: int = WINDOW,
+        trouble: Trouble | None = None,
     ) -> None:
         self.webhook = webhook
         self._transport = transport
@@ -151,7 +190,21 @@ class Lanes:
         self.longest_attempt = self._timeout + TIMEOUT_MARGIN
         """Seconds after which an attempt is cancelled."""
         self._rendering = means.renderer.of(webhook)
-        self._breaker = Breaker(defaults.concurrency if webhook.concurrency is None else webhook.concurrency)
+        self._expire = {state: int(seconds * 1_000_000) for state, seconds in webhook.expire.items()}
+        patience = defaults.disable_after if webhook.disable_after is None else webhook.disable_after
+        self._patience: Micros = patience * 1_000_000
+        self._breaker = Breaker(
+            defaults.concurrency if webhook.concurrency is None else webhook.concurrency,
+            webhook.breaker or defaults.breaker,
+        )
+        self._told = False
+        """An observer was told that it fails, or was disabled: it is to be told when that is over."""
+        self._saved = False
+        """The store holds a trouble of it."""
+        if trouble is not None:
+            self._breaker.restore(trouble)
+            self._told = trouble.told
+            self._saved = True
 
         self.wanted = webhook.enabled
         """Whether new events may be meant for this webhook."""
@@ -169,28 +222,38 @@ class Lanes:
             means.reactor, self.longest_attempt, self._flight_overdue
         )
         self._recording: Deadlines[_Flight] = Deadlines(means.reactor, RECORD_SECONDS, self._record_overdue)
-        self._spacing: IDelayedCall | None = None
         self._pumping = False
         self._next_turn: IDelayedCall | None = None
 
     # Opening and closing
 
     async def open(self) -> None:
-        """Start the transport, then read and send what is pending."""
-        try:
-            await self._transport.start()
-        except CancelledError:
-            raise
-        except Exception as error:
-            self._problem = f"its transport did not start: {error}"
-            self._log.failure(
-                "Webhook {webhook} is sent nothing: its transport did not start; deliveries stay pending",
-                webhook=self.webhook.id,
-            )
-            return
+        """Start the transport, again and again if need be, then read and send what is pending."""
+        wait = _START_AGAIN
+        while True:
+            try:
+                await self._transport.start()
+                break
+            except CancelledError:
+                raise
+            except Exception as error:
+                self._problem = f"its transport did not start: {error}"
+                hopeless = isinstance(error, ValueError)
+                self._log.failure(
+                    "Webhook {webhook} is sent nothing: its transport did not start; deliveries stay "
+                    "pending; {next}",
+                    webhook=self.webhook.id,
+                    next="its settings must be changed" if hopeless else f"next try in {wait:g} s",
+                )
+                if hopeless:
+                    return
+            await deferLater(self._means.reactor, wait)
+            wait = min(2.0 * wait, _LONGEST_START_AGAIN)
         if self._closing:
             return
         self._problem = None
+        if self._breaker.held_until is not None:
+            self._hold_alarm.at(self._breaker.held_until)
         self._window.open()
 
     def start(self) -> None:
@@ -210,10 +273,9 @@ class Lanes:
             self._starting.cancel()
         self._window.close()
         self._hold_alarm.cancel()
-        for timer in (self._spacing, self._next_turn):
-            if timer is not None:
-                timer.cancel()
-        self._spacing = self._next_turn = None
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         if self._flights or self._recording:
             self._idle = Deferred()
             await self._idle
@@ -250,8 +312,25 @@ class Lanes:
             pending=self.backlog.pending,
             resident=self._window.resident,
             in_flight=len(self._flights),
+            state=self._breaker.state,
             held_until=self._breaker.held_until,
+            failures=self._breaker.failures,
+            failing_since=self._breaker.failing_since,
             problem=self._problem,
+        )
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why it is held back, for lanes that take its place; None if it is not."""
+        breaker = self._breaker
+        if breaker.state is State.CLOSED:
+            return None
+        now = self._means.now()
+        return Trouble(
+            failing_since=breaker.failing_since or now,
+            held_until=breaker.held_until or now,
+            openings=breaker.openings,
+            told=self._told,
         )
 
     def add(self, delivery: Delivery) -> None:
@@ -271,14 +350,12 @@ class Lanes:
         breaker = self._breaker
         ready = self._window.ready
         try:
-            while ready and len(self._flights) < breaker.limit and self._spacing is None:
+            while ready and len(self._flights) < breaker.limit:
                 if not turn:
                     if self._next_turn is None:
                         self._next_turn = self._means.reactor.callLater(0, self._take_turn)
                     break
                 turn -= 1
-                if breaker.failing:
-                    self._spacing = self._means.reactor.callLater(FAILING_SPACING, self._spaced)
                 self._send(ready.popleft())
         finally:
             self._pumping = False
@@ -287,12 +364,13 @@ class Lanes:
         self._next_turn = None
         self._pump()
 
-    def _spaced(self) -> None:
-        self._spacing = None
-        self._pump()
-
     def _send(self, lane: Lane) -> None:
-        flight = _Flight(lane, lane.deliveries[0], self._means.now())
+        breaker = self._breaker
+        flight = _Flight(lane, self._means.now(), trial=breaker.on_trial, healthy=not breaker.failures)
+        if self._expire and self._expired(flight.delivery, flight.started_at):
+            flight.landed = True
+            self._over_without_attempt(flight)
+            return
         self._flights.add(flight)
         flight.exchange = exchange = Deferred.fromCoroutine(self._deliver(flight))
         _ = exchange.addBoth(self._over, flight).addErrback(self._bug)
@@ -364,11 +442,11 @@ class Lanes:
         delivery.attempts += 1
         if sent.delivered:
             delivery.status = DeliveryStatus.DELIVERED
-            self._breaker.answered()
+            self._breaker.succeeded(now)
         elif sent.gone:
             delivery.due_at = now
         else:
-            self._failed(delivery, sent, now)
+            self._failed(flight, sent, now)
         if delivery.status is not DeliveryStatus.PENDING:
             self.backlog.pending -= 1
         attempt = Attempt(
@@ -378,6 +456,7 @@ class Lanes:
             started_at=flight.started_at,
             duration=max(0, now - flight.started_at),
             delivered=sent.delivered,
+            phases=sent.phases,
             method=sent.method,
             url=sent.url,
             request_headers=sent.request_headers,
@@ -389,32 +468,71 @@ class Lanes:
             error_class=sent.error_class,
             error=sent.error,
         )
-        try:
-            recorded = self._means.store.record(attempt, delivery)
-        except Exception:
-            recorded = fail(Failure())
+        recorded = self._record(attempt, delivery)
         if sent.gone and not sent.delivered:
-            self._disable(sent, now)
-        elif self._breaker.on_trial and (sent.delivered or sent.hold is None):
+            self._disable(f"its receiver {_answer(sent)}: it wants no more events", now)
+        elif not sent.delivered:
+            self._lose_patience(sent, now)
+        elif flight.trial and self._breaker.on_trial:
             self._release()
         self._tell(self._means.observer.attempted, delivery, attempt)
+        if delivery.status is DeliveryStatus.EXPIRED:
+            self._tell(self._means.observer.expired, delivery)
+        self._await_record(flight, recorded)
+        self._pump()
+
+    def _record(self, attempt: Attempt | None, delivery: Delivery) -> Deferred[None]:
+        try:
+            return self._means.store.record(attempt, delivery)
+        except Exception:
+            return fail(Failure())
+
+    def _await_record(self, flight: _Flight, recorded: Deferred[None]) -> None:
         self._recording.add(flight)
         _ = recorded.addCallbacks(
             self._recorded, self._record_refused, (flight,), errbackArgs=(flight,)
         ).addErrback(self._bug)
-        self._pump()
 
-    def _failed(self, delivery: Delivery, sent: Sent, now: Micros) -> None:
-        wait = None
-        if sent.permanent:
-            self._breaker.answered()
-        else:
-            self._breaker.failed()
-            wait = wait_after(delivery.attempts, self._retry, self._jitter, self._means.random())
-        hold = None
-        if sent.hold is not None:
-            hold = self._hold_seconds(sent.hold, wait)
-            self._hold(now + int(hold * 1_000_000), sent)
+    def _over_without_attempt(self, flight: _Flight) -> None:
+        """Close a delivery that is not worth an attempt any more."""
+        delivery = flight.delivery
+        delivery.status = DeliveryStatus.EXPIRED
+        self.backlog.pending -= 1
+        recorded = self._record(None, delivery)
+        self._tell(self._means.observer.expired, delivery)
+        self._await_record(flight, recorded)
+
+    def _expired(self, delivery: Delivery, at: Micros) -> bool:
+        """Whether `delivery` is worth nothing at `at`; what someone asked for again never is."""
+        payload = delivery.event.payload
+        if delivery.redelivery or isinstance(payload, Notice):
+            return False
+        lifetime = self._expire.get(payload.call_state)
+        return lifetime is not None and at >= delivery.event.at + lifetime
+
+    def _failed(self, flight: _Flight, sent: Sent, now: Micros) -> None:
+        """
+        Decide when to try again, or to give up, and whether to hold the webhook back.
+
+        An attempt spends one of the schedule's, so that an event the receiver chokes on is given up
+        in the end; but not the trial of a receiver in trouble, nor the first that is told to come later.
+        """
+        delivery, breaker = flight.delivery, self._breaker
+        told_later = sent.hold is not None
+        wait: float | None = None
+        if not sent.permanent:
+            if not flight.trial and not (told_later and (delivery.attempts == 1 or not flight.healthy)):
+                delivery.spent += 1
+                wait = wait_after(delivery.spent, self._retry, self._jitter, self._means.random())
+            else:
+                wait = 0.0
+        if sent.hold is not None and sent.hold > 0.0:
+            self._hold(breaker.asked(now, now + int(min(sent.hold, LONGEST_HOLD) * 1_000_000)), _answer(sent))
+        elif not sent.permanent and breaker.failed(
+            now, self._means.random(), trial=flight.trial, unavailable=told_later
+        ):
+            assert breaker.held_until is not None
+            self._hold(breaker.held_until, sent.error or _answer(sent))
         if wait is None:
             delivery.status = DeliveryStatus.FAILED
             self._log.warn(
@@ -424,8 +542,11 @@ class Lanes:
                 attempts=delivery.attempts,
                 why=printable(sent.error or _answer(sent)),
             )
-        else:
-            delivery.due_at = now + int(max(wait, hold or 0.0) * 1_000_000)
+            return
+        due = now + (int(wait * 1_000_000) or _TRIED_AGAIN)
+        delivery.due_at = max(due, breaker.held_until or 0)
+        if self._expire and self._expired(delivery, delivery.due_at):
+            delivery.status = DeliveryStatus.EXPIRED
 
     def _recorded(self, _: None, flight: _Flight) -> None:
         self._go_on(flight)
@@ -458,61 +579,95 @@ class Lanes:
 
     # Holding back
 
-    def _hold_seconds(self, asked: float, wait: float | None) -> float:
-        """How long to hold, for what a transport said (any float) and the delivery's own wait."""
-        if asked > 0.0:
-            return min(asked, LONGEST_HOLD)
-        if wait is None:
-            wait = self._retry[0] if self._retry else 0.0
-        return min(wait, OWN_HOLD)
-
-    def _hold(self, until: Micros, sent: Sent) -> None:
+    def _hold(self, until: Micros, why: str) -> None:
         if self._problem is not None:
             return
-        if self._breaker.held_until is None and not self._breaker.on_trial:
+        now, breaker = self._means.now(), self._breaker
+        if breaker.failures == 1 or breaker.openings == 1:
             self._log.warn(
-                "Webhook {webhook} is held back: its receiver {why}",
+                "Webhook {webhook} is held back for {seconds:.0f} s, failures in a row: {failures}; {why}",
                 webhook=self.webhook.id,
-                why=_answer(sent),
+                seconds=(until - now) / 1_000_000,
+                failures=breaker.failures,
+                why=printable(why),
             )
-        until = self._breaker.hold(until)
         self._hold_alarm.at(until)
-        self._tell(self._means.observer.held, until, f"its receiver {_answer(sent)}")
+        self._tell(self._means.observer.held, until, why)
+        since = breaker.failing_since
+        if not self._told and since is not None and now - since >= TOLD_AFTER * 1_000_000:
+            self._told = True
+            self._log.error(
+                "Webhook {webhook} has been failing for {seconds:.0f} s: {why}. Its events wait",
+                webhook=self.webhook.id,
+                seconds=(now - since) / 1_000_000,
+                why=printable(why),
+            )
+            self._tell(self._means.observer.failing, since, why)
+        if until - now >= _SAVED_HOLD:
+            self._save(self.trouble)
 
     def _hold_over(self) -> None:
         # What was held back falls due at the end of the hold, and one of it is to be the trial.
         self._window.look()
-        held_until = self._breaker.held_until
+        breaker = self._breaker
+        held_until = breaker.held_until
         if held_until is None:
             return
         if self._means.now() < held_until:
             self._hold_alarm.at(held_until)
-        elif self._window.may_have_more:
-            self._breaker.try_once()
+        elif self._window.may_have_more or breaker.openings:
+            breaker.try_once()
         else:
             self._release()
         self._pump()
 
     def _release(self) -> None:
+        since = self._breaker.failing_since
         self._breaker.release()
         self._log.info("Webhook {webhook} is sent to again", webhook=self.webhook.id)
+        if self._saved:
+            self._save(None)
         self._tell(self._means.observer.released)
+        if self._told:
+            self._told = False
+            self._tell(self._means.observer.recovered, since or self._means.now())
 
-    def _disable(self, sent: Sent, now: Micros) -> None:
+    def _save(self, trouble: Trouble | None) -> None:
+        self._saved = trouble is not None
+        saving = Deferred.fromCoroutine(self._means.store.save_trouble(self.webhook.id, trouble))
+        _ = saving.addErrback(self._bug)
+
+    def _lose_patience(self, sent: Sent, now: Micros) -> None:
+        since = self._breaker.failing_since
+        if self._patience and since is not None and now - since >= self._patience:
+            self._disable(
+                f"it has failed since {iso(since)}, the last time with: {sent.error or _answer(sent)}", now
+            )
+
+    def _disable(self, reason: str, now: Micros) -> None:
         if self._problem is not None:
             return
-        self._problem = reason = f"its receiver {_answer(sent)}: it wants no more events"
+        self._problem = reason
         self.wanted = False
         self._window.close()
         self._hold_alarm.cancel()
         self._log.error(
             "Webhook {webhook} is disabled: {reason}. Its pending deliveries wait until it is enabled again",
             webhook=self.webhook.id,
-            reason=reason,
+            reason=printable(reason),
         )
         self._gone()
         disabling = Deferred.fromCoroutine(self._means.store.disable_webhook(self.webhook.id, reason, now))
         _ = disabling.addErrback(self._bug)
+        # Enabled again, it is tried once before the rest.
+        self._save(
+            Trouble(
+                failing_since=self._breaker.failing_since or now,
+                held_until=now,
+                openings=self._breaker.openings,
+                told=True,
+            )
+        )
         self._tell(self._means.observer.disabled, reason)
 
     # Telling

@@ -256,6 +256,9 @@ class Notes:
         self.holds: list[tuple[str, Micros, str]] = []
         self.releases: list[str] = []
         self.disables: list[tuple[str, str]] = []
+        self.expiries: list[tuple[str, Delivery]] = []
+        self.failures: list[tuple[str, Micros, str]] = []
+        self.recoveries: list[tuple[str, Micros]] = []
 
     def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
         self.attempts.append((webhook.id, delivery, attempt))
@@ -265,6 +268,15 @@ class Notes:
 
     def released(self, webhook: config.Webhook) -> None:
         self.releases.append(webhook.id)
+
+    def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
+        self.expiries.append((webhook.id, delivery))
+
+    def failing(self, webhook: config.Webhook, since: Micros, why: str) -> None:
+        self.failures.append((webhook.id, since, why))
+
+    def recovered(self, webhook: config.Webhook, since: Micros) -> None:
+        self.recoveries.append((webhook.id, since))
 
     def disabled(self, webhook: config.Webhook, reason: str) -> None:
         self.disables.append((webhook.id, reason))

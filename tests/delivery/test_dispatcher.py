@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from cubehook import config
-from cubehook.delivery.breaker import FAILING_AFTER
-from cubehook.delivery.lanes import FAILING_SPACING, OWN_HOLD, TIMEOUT_MARGIN
+from cubehook.delivery.breaker import State
+from cubehook.delivery.lanes import TIMEOUT_MARGIN, TOLD_AFTER
 from cubehook.delivery.window import RECORD_SECONDS
-from cubehook.events import CallState, Granularity
+from cubehook.events import CallState, Event, Granularity, Notice, NoticeType, iso
+from cubehook.ids import id_text
 from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
 from cubehook.records import Attempt, DeliveryStatus, ErrorClass
 from tests.delivery.fakes import (
@@ -31,6 +33,8 @@ from tests.delivery.fakes import (
 )
 
 DELIVERED, PENDING, GIVEN_UP = DeliveryStatus.DELIVERED, DeliveryStatus.PENDING, DeliveryStatus.FAILED
+
+PATIENT = config.Breaker(failures=1000, minimum=1000)
 
 
 def always(answer: Any) -> Callable[..., Any]:
@@ -338,21 +342,6 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(DELIVERED, desk.store.status(delivery))
         self.assertEqual([1, 2], [attempt.number for attempt in desk.store.attempts])
 
-    def test_a_failing_webhook_is_tried_at_a_slow_pace_until_it_answers(self) -> None:
-        answers: list[Sent] = [FAILED]
-        receiver = Scripted(lambda outbound: answers[0])
-        desk = Desk((webhook(retry=(3600.0,)), receiver)).start()
-        desk.calls(FAILING_AFTER)
-        self.assertEqual(FAILING_AFTER, len(receiver.sent))
-        desk.calls(500)
-        desk.advance(1.0)
-        paced = len(receiver.sent) - FAILING_AFTER
-        self.assertLessEqual(paced, 1.0 / FAILING_SPACING + 1)
-        self.assertGreaterEqual(paced, 0.5 / FAILING_SPACING)
-        answers[0] = OK
-        desk.advance(4 * FAILING_SPACING, step=0.01)
-        self.assertEqual(FAILING_AFTER + 500, len(receiver.sent))
-
 
 class HoldTests(SynchronousTestCase):
     QUICK = config.Delivery(retry=(2.0, 2.0, 2.0, 2.0), jitter=0.0)
@@ -365,7 +354,7 @@ class HoldTests(SynchronousTestCase):
         receiver.open[0].callback(held(30))
         receiver.open[0].callback(OK)
         receiver.open[0].callback(OK)
-        self.assertEqual([("crm", start + 30_000_000, "its receiver answered 503")], desk.notes.holds)
+        self.assertEqual([("crm", start + 30_000_000, "answered 503")], desk.notes.holds)
         self.assertEqual(start + 30_000_000, desk.dispatcher.status("crm").held_until)
         desk.calls(1)
         desk.advance(29.9)
@@ -405,7 +394,7 @@ class HoldTests(SynchronousTestCase):
         desk.advance(0.2)
         self.assertEqual(3, len(receiver.sent))
 
-    def test_a_failed_trial_that_asks_for_nothing_releases(self) -> None:
+    def test_a_failed_trial_that_asks_for_nothing_opens_the_breaker(self) -> None:
         receiver = Scripted()
         desk = Desk((webhook(concurrency=4), receiver), defaults=self.QUICK).start()
         desk.calls(1)
@@ -413,7 +402,39 @@ class HoldTests(SynchronousTestCase):
         desk.calls(20)
         desk.advance(5.1)
         receiver.open[0].callback(FAILED)
-        self.assertEqual(4, len(receiver.open))
+        self.assertEqual((0, State.OPEN), (len(receiver.open), desk.dispatcher.status("crm").state))
+        desk.advance(2.1)
+        self.assertEqual((1, State.HALF_OPEN), (len(receiver.open), desk.dispatcher.status("crm").state))
+
+    def test_one_of_a_kind_that_cannot_be_sent_is_no_trial(self) -> None:
+        receiver = Scripted(script(held(5), PERMANENT))
+        desk = Desk((webhook(), receiver), defaults=self.QUICK).start()
+        desk.calls(4)
+        desk.advance(5.1)
+        self.assertEqual(
+            [GIVEN_UP] + 3 * [DELIVERED], sorted(row.status for row in desk.store.rows.values())[::-1]
+        )
+        self.assertEqual(5, len(receiver.sent))
+
+    def test_the_first_time_it_is_told_to_come_later_spends_nothing(self) -> None:
+        receiver = Scripted(script(held(5)))
+        desk = Desk((webhook(retry=()), receiver)).start()
+        (delivery,) = desk.calls(1)
+        desk.advance(5.1)
+        self.assertEqual((DELIVERED, 2), (desk.store.status(delivery), delivery.attempts))
+
+    def test_an_event_that_makes_a_healthy_receiver_unavailable_is_given_up(self) -> None:
+        poison: list[int] = []
+        receiver = Scripted(lambda outbound: held(0) if outbound.event.call in poison else OK)
+        desk = Desk((webhook(), receiver), defaults=self.QUICK).start()
+        poison.append(desk.call())
+        (delivery,) = desk.happens(desk.event(poison[0]))
+        for _ in range(100):
+            desk.calls(1)
+            desk.advance(1.0)
+        self.assertEqual(GIVEN_UP, desk.store.status(delivery))
+        self.assertEqual(1 + len(self.QUICK.retry) + 1, delivery.attempts, "the first spent nothing")
+        self.assertEqual(100, sum(row.status is DELIVERED for row in desk.store.rows.values()))
 
     def test_being_held_back_costs_other_deliveries_no_attempt(self) -> None:
         receiver = Scripted(always(held(7)))
@@ -422,7 +443,7 @@ class HoldTests(SynchronousTestCase):
         desk.advance(20)
         self.assertEqual(3, sum(delivery.attempts for delivery in deliveries))
 
-    def test_no_time_named_holds_for_the_deliverys_own_wait(self) -> None:
+    def test_no_time_named_opens_the_breaker(self) -> None:
         receiver = Scripted(script(held(0)))
         desk = Desk((webhook(), receiver), defaults=self.QUICK).start()
         desk.calls(3)
@@ -431,13 +452,6 @@ class HoldTests(SynchronousTestCase):
         self.assertEqual(1, len(receiver.sent))
         desk.advance(0.2)
         self.assertEqual(4, len(receiver.sent))
-
-    def test_a_long_wait_of_one_delivery_does_not_silence_the_webhook(self) -> None:
-        receiver = Scripted(script(held(0)))
-        desk = Desk((webhook(retry=(86400.0,)), receiver)).start()
-        desk.calls(2)
-        desk.advance(OWN_HOLD + 0.1)
-        self.assertEqual(2, len(receiver.sent))
 
     def test_absurd_holds_are_bounded(self) -> None:
         for seconds, longest in ((float("inf"), 86400), (1e300, 86400), (float("nan"), 2), (-5.0, 2)):
@@ -533,6 +547,312 @@ class GoneTests(SynchronousTestCase):
         self.assertEqual((PENDING, DELIVERED), (desk.store.status(first), desk.store.status(second)))
 
 
+class BreakerTests(SynchronousTestCase):
+    """A receiver that fails is held back, and what is held back spends nothing."""
+
+    SETTINGS = config.Delivery(
+        retry=(1.0,) * 10,
+        jitter=0.0,
+        breaker=config.Breaker(failures=5, first=2.0, longest=8.0),
+        concurrency=1,
+    )
+
+    def down(self, answer: object = FAILED, **changes: Any) -> tuple[Desk, Scripted, list[object]]:
+        answers = [answer]
+        receiver = Scripted(lambda outbound: answers[0])
+        return Desk((webhook(**changes), receiver), defaults=self.SETTINGS).start(), receiver, answers
+
+    def test_after_failures_in_a_row_it_is_left_in_peace_but_for_trials(self) -> None:
+        desk, receiver, _ = self.down()
+        desk.calls(50)
+        self.assertEqual((5, State.OPEN), (len(receiver.sent), desk.dispatcher.status("crm").state))
+        tried = []
+        for _ in range(30):
+            before = len(receiver.sent)
+            desk.advance(1.0)
+            tried.append(len(receiver.sent) - before)
+        self.assertEqual(1, max(tried))
+        self.assertEqual([2, 6, 14, 22], [number for number, trials in enumerate(tried) if trials])
+
+    def test_it_closes_on_the_first_success_and_sends_the_rest(self) -> None:
+        desk, _, answers = self.down()
+        deliveries = desk.calls(50)
+        answers[0] = OK
+        desk.advance(2.5)
+        self.assertEqual(["crm"], desk.notes.releases)
+        desk.advance(2.0)
+        self.assertEqual({DELIVERED}, {desk.store.status(each) for each in deliveries})
+        status = desk.dispatcher.status("crm")
+        self.assertEqual((State.CLOSED, 0, None), (status.state, status.failures, status.failing_since))
+
+    def test_down_for_a_weekend_nothing_is_given_up(self) -> None:
+        desk, _, answers = self.down()
+        deliveries = desk.calls(3)
+        desk.advance(60 * 3600, step=2.0)
+        self.assertEqual({PENDING}, {desk.store.status(each) for each in deliveries})
+        self.assertLessEqual(max(each.spent for each in deliveries), 5)
+        answers[0] = OK
+        desk.advance(30)
+        self.assertEqual({DELIVERED}, {desk.store.status(each) for each in deliveries})
+
+    def test_each_trial_is_of_another_call(self) -> None:
+        desk, receiver, _ = self.down()
+        desk.calls(5)
+        desk.advance(2.1)
+        desk.advance(4.1)
+        desk.advance(8.1)
+        self.assertEqual(3, len({outbound.event.call for outbound in receiver.sent[5:]}))
+
+    def test_a_poisoned_event_keeps_the_webhook_from_nothing(self) -> None:
+        poison: list[int] = []
+        receiver = Scripted(lambda outbound: FAILED if outbound.event.call in poison else OK)
+        desk = Desk((webhook(retry=(3.0,) * 10), receiver), defaults=self.SETTINGS).start()
+        poison.append(desk.call())
+        (delivery,) = desk.happens(desk.event(poison[0]))
+        for _ in range(60):
+            desk.calls(1)
+            desk.advance(1.0)
+        self.assertEqual((GIVEN_UP, 11), (desk.store.status(delivery), delivery.attempts))
+        self.assertEqual([], desk.notes.holds)
+
+    def test_a_share_of_failures_opens_it(self) -> None:
+        turns = [0]
+
+        def half(outbound: Outbound) -> Sent:
+            turns[0] += 1
+            return FAILED if turns[0] % 2 else OK
+
+        desk = Desk((webhook(), Scripted(half)), defaults=self.SETTINGS).start()
+        desk.calls(19)
+        self.assertEqual(State.CLOSED, desk.dispatcher.status("crm").state)
+        desk.calls(2)
+        self.assertEqual(State.OPEN, desk.dispatcher.status("crm").state)
+
+    def test_what_hangs_when_it_opens_decides_nothing(self) -> None:
+        receiver = Scripted()
+        desk = Desk((webhook(concurrency=8), receiver), defaults=self.SETTINGS).start()
+        desk.calls(20)
+        for _ in range(5):
+            receiver.open[0].callback(FAILED)
+        self.assertEqual(State.OPEN, desk.dispatcher.status("crm").state)
+        receiver.open[0].callback(OK)
+        self.assertEqual((State.OPEN, []), (desk.dispatcher.status("crm").state, desk.notes.releases))
+
+    def test_its_state_outlives_the_service(self) -> None:
+        desk, _, _ = self.down(held(3600))
+        desk.calls(2)
+        self.successResultOf(Deferred.fromCoroutine(desk.dispatcher.stop(1.0)))
+        again = Scripted(always(OK))
+        life = Desk(clock=desk.clock, store=desk.store, ids=desk.ids)
+        life.dispatcher.add(webhook(), again, 2, desk.store.troubles["crm"])
+        life.start()
+        life.advance(3599, step=10)
+        self.assertEqual(([], State.HELD), (again.sent, life.dispatcher.status("crm").state))
+        life.advance(20)
+        self.assertEqual(2, len(again.sent))
+        self.assertEqual({}, life.store.troubles)
+
+    def test_short_troubles_are_not_written_down(self) -> None:
+        desk, _, answers = self.down()
+        desk.calls(6)
+        self.assertEqual({}, desk.store.troubles)
+        answers[0] = OK
+        desk.advance(10)
+        self.assertEqual({}, desk.store.troubles)
+
+    def test_replaced_it_stays_as_it_was_unless_it_leads_elsewhere(self) -> None:
+        desk, _, _ = self.down()
+        desk.calls(6)
+        _ = desk.dispatcher.replace(webhook(description="the same"), Scripted(always(OK)))
+        self.assertEqual(State.OPEN, desk.dispatcher.status("crm").state)
+        _ = desk.dispatcher.replace(
+            webhook(url="https://elsewhere.example/"), elsewhere := Scripted(always(OK))
+        )
+        desk.advance(3.0)
+        self.assertEqual((State.CLOSED, 6), (desk.dispatcher.status("crm").state, len(set(elsewhere.ids))))
+
+    def test_an_outage_is_told_once_it_lasts_and_so_is_its_end(self) -> None:
+        desk, _, answers = self.down()
+        start = desk.now()
+        desk.calls(6)
+        desk.advance(TOLD_AFTER - 1)
+        self.assertEqual([], desk.notes.failures)
+        desk.advance(10)
+        self.assertEqual([("crm", start, "answered 500")], desk.notes.failures)
+        desk.advance(60)
+        self.assertEqual(1, len(desk.notes.failures))
+        answers[0] = OK
+        desk.advance(10)
+        self.assertEqual([("crm", start)], desk.notes.recoveries)
+        desk.advance(100)
+        self.assertEqual((1, 1), (len(desk.notes.failures), len(desk.notes.recoveries)))
+
+    def test_a_blip_is_not_told(self) -> None:
+        desk, _, answers = self.down()
+        desk.calls(6)
+        answers[0] = OK
+        desk.advance(10)
+        self.assertEqual(["crm"], desk.notes.releases)
+        self.assertEqual(([], []), (desk.notes.failures, desk.notes.recoveries))
+
+
+class PatienceTests(SynchronousTestCase):
+    def test_after_days_of_failure_it_is_disabled_and_what_is_pending_stays(self) -> None:
+        receiver = Scripted(always(FAILED))
+        desk = Desk((webhook(disable_after=3 * 86400), receiver)).start()
+        start = desk.now()
+        (delivery,) = desk.calls(1)
+        desk.advance(3 * 86400 - 600, step=5.0)
+        self.assertEqual([], desk.notes.disables)
+        desk.advance(1200, step=5.0)
+        ((hook, reason),) = desk.notes.disables
+        self.assertEqual("crm", hook)
+        self.assertIn("has failed since 2024-11-23T16:03:36", reason)
+        self.assertIn("answered 500", reason)
+        self.assertEqual({"crm": reason}, desk.store.disabled)
+        self.assertEqual(PENDING, desk.store.status(delivery))
+        self.assertEqual([], desk.calls(1))
+        self.assertEqual(
+            (start, True), (desk.store.troubles["crm"].failing_since, desk.store.troubles["crm"].told)
+        )
+
+    def test_enabled_again_it_is_tried_once_before_the_rest_and_its_recovery_is_told(self) -> None:
+        desk = Desk((webhook(), Scripted(script(OK, GONE))))
+        desk.calls(5)
+        desk.start()
+        receiver = Scripted()
+        _ = desk.dispatcher.replace(webhook(), receiver, trouble=desk.store.troubles["crm"])
+        desk.advance(0.1)
+        self.assertEqual(1, len(receiver.open))
+        receiver.open[0].callback(OK)
+        self.assertEqual(3, len(receiver.open))
+        self.assertEqual(["crm"], [hook for hook, _ in desk.notes.recoveries])
+        self.assertEqual({}, desk.store.troubles)
+
+    def test_one_success_in_time_begins_the_count_anew(self) -> None:
+        answers = [FAILED]
+        receiver = Scripted(lambda outbound: answers[0])
+        desk = Desk((webhook(disable_after=3600), receiver)).start()
+        desk.calls(12)
+        for _ in range(4):
+            desk.advance(1800, step=5.0)
+            answers[0] = OK
+            desk.advance(600, step=5.0)
+            answers[0] = FAILED
+            desk.calls(12)
+        self.assertEqual([], desk.notes.disables)
+
+    def test_never(self) -> None:
+        desk = Desk((webhook(disable_after=0), Scripted(always(FAILED)))).start()
+        desk.calls(1)
+        desk.advance(20 * 86400, step=60.0)
+        self.assertEqual([], desk.notes.disables)
+
+
+class ExpiryTests(SynchronousTestCase):
+    def hook(self, **changes: Any) -> config.Webhook:
+        return webhook(expire={CallState.ALERTING: 60.0}, **changes)
+
+    def test_what_comes_too_late_is_not_sent_and_the_rest_of_the_call_goes_on(self) -> None:
+        receiver = Scripted(script(held(100)))
+        desk = Desk((self.hook(), receiver)).start()
+        call = desk.call()
+        (ringing,) = desk.happens(desk.event(call, 1))
+        desk.advance(5)
+        (answered,) = desk.happens(desk.event(call, 2))
+        self.assertEqual(
+            DeliveryStatus.EXPIRED, desk.store.status(ringing), "it cannot be tried before it is worthless"
+        )
+        desk.advance(100)
+        self.assertEqual([1, 2], [outbound.event.call_event.sequence for outbound in receiver.sent])
+        self.assertEqual(DELIVERED, desk.store.status(answered))
+        self.assertEqual([("crm", ringing)], desk.notes.expiries)
+        self.assertEqual(0, desk.dispatcher.status("crm").pending)
+
+    def test_what_waited_too_long_is_over_without_an_attempt(self) -> None:
+        desk = Desk((self.hook(), receiver := Scripted(always(OK))))
+        late = desk.calls(3)
+        desk.advance(61)
+        (fresh,) = desk.calls(1)
+        desk.start()
+        self.assertEqual({DeliveryStatus.EXPIRED}, {desk.store.status(each) for each in late})
+        self.assertEqual([fresh.event.payload.event_id], receiver.ids)
+        self.assertEqual(1, len(desk.store.attempts))
+        self.assertEqual(3, len(desk.notes.expiries))
+
+    def test_a_retry_in_time_is_made(self) -> None:
+        desk = Desk((self.hook(retry=(50.0,), jitter=0.0), receiver := Scripted(script(FAILED)))).start()
+        (delivery,) = desk.calls(1)
+        desk.advance(50.1)
+        self.assertEqual((DELIVERED, 2), (desk.store.status(delivery), len(receiver.sent)))
+
+    def test_an_expired_one_is_no_trial(self) -> None:
+        receiver = Scripted()
+        desk = Desk((self.hook(), receiver)).start()
+        desk.happens(desk.event(desk.call(), 2))
+        receiver.open[0].callback(held(100))
+        late = desk.calls(3)
+        desk.advance(100.1)
+        self.assertEqual({DeliveryStatus.EXPIRED}, {desk.store.status(each) for each in late})
+        self.assertEqual((1, State.HALF_OPEN), (len(receiver.open), desk.dispatcher.status("crm").state))
+
+    def test_states_without_a_lifetime_and_what_was_asked_for_again_do_not_expire(self) -> None:
+        desk = Desk((self.hook(), receiver := Scripted(always(OK))))
+        desk.happens(desk.event(desk.call(), 2))
+        (again,) = desk.calls(1)
+        desk.store.rows[again.id].redelivery = True
+        desk.advance(1000)
+        desk.start()
+        self.assertEqual(2, len(receiver.sent))
+        self.assertEqual([False, True], [outbound.redelivery for outbound in receiver.sent])
+
+
+class NoticeTests(SynchronousTestCase):
+    def notice(self, desk: Desk, type: NoticeType, **data: str) -> Event:
+        id = desk.ids.next(desk.now())
+        payload = Notice(type=type, timestamp=iso(desk.now()), event_id=id_text(id), data=dict(data))
+        return Event(
+            id=id, call=7, cube=data.get("cube", ""), granularity=None, at=desk.now(), payload=payload
+        )
+
+    def test_only_to_those_who_ask_and_not_to_whom_it_is_about(self) -> None:
+        both = NoticeType.WEBHOOK_DISABLED, NoticeType.CUBE_LOST
+        hooks = [
+            webhook("asks", notices=both),
+            webhook("silent"),
+            webhook("other", notices=(NoticeType.CUBE_REGISTERED,)),
+            webhook("branch", notices=both, cubes=("branch",)),
+            webhook("off", notices=both, enabled=False),
+        ]
+        desk = Desk(*[(hook, Scripted()) for hook in hooks])
+
+        def told(type: NoticeType, **data: str) -> list[str]:
+            return [each.webhook for each in desk.dispatcher.deliveries_for(self.notice(desk, type, **data))]
+
+        self.assertEqual(["asks", "branch"], told(NoticeType.WEBHOOK_DISABLED, webhook="silent"))
+        self.assertEqual(["branch"], told(NoticeType.WEBHOOK_DISABLED, webhook="asks"))
+        self.assertEqual(["asks"], told(NoticeType.CUBE_LOST, cube="hq"))
+        self.assertEqual(["asks", "branch"], told(NoticeType.CUBE_LOST, cube="branch"))
+
+    def test_what_is_sent(self) -> None:
+        receiver = Scripted(always(OK))
+        desk = Desk((webhook(notices=(NoticeType.CUBE_LOST,), payload="full"), receiver)).start()
+        first, second = (self.notice(desk, NoticeType.CUBE_LOST, cube="hq") for _ in range(2))
+        desk.happens(first)
+        desk.happens(second)
+        desk.advance(2)
+        self.assertEqual([first.payload.event_id, second.payload.event_id], receiver.ids)
+        self.assertEqual(
+            {
+                "type": "cube.lost",
+                "timestamp": "2024-11-23T16:03:36.200940Z",
+                "event_id": first.payload.event_id,
+                "data": {"cube": "hq"},
+            },
+            json.loads(receiver.sent[0].body),
+        )
+
+
 class FaultTests(SynchronousTestCase):
     def test_an_observer_that_raises_harms_nobody(self) -> None:
         receiver = Scripted(script(held(1), GONE))
@@ -608,6 +928,36 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual((0, 2), (len(broken.sent), len(fine.sent)))
         self.assertEqual(PENDING, desk.store.status(deliveries[0]))
         self.assertIn("no such folder", desk.dispatcher.status("broken").problem or "")
+
+    def test_a_transport_that_cannot_start_yet_is_started_again(self) -> None:
+        left = [OSError("the bus is down"), OSError("the bus is down")]
+
+        async def in_the_end() -> None:
+            if left:
+                raise left.pop()
+
+        receiver = Scripted(always(OK))
+        receiver.starting = in_the_end
+        desk = Desk((webhook(), receiver)).start()
+        desk.calls(1)
+        self.assertIn("the bus is down", desk.dispatcher.status("crm").problem or "")
+        desk.advance(2.9)
+        self.assertEqual((2, []), (receiver.started, receiver.sent))
+        desk.advance(0.2)
+        self.assertEqual((3, 1), (receiver.started, len(receiver.sent)))
+        self.assertIsNone(desk.dispatcher.status("crm").problem)
+        self.assertEqual(2, len(self.flushLoggedErrors(OSError)))
+
+    def test_waiting_to_start_again_it_stops_at_once(self) -> None:
+        async def never() -> None:
+            raise OSError("the bus is down")
+
+        receiver = Scripted(always(OK))
+        receiver.starting = never
+        desk = Desk((webhook(), receiver)).start()
+        self.successResultOf(Deferred.fromCoroutine(desk.dispatcher.stop(1.0)))
+        self.assertEqual([], desk.clock.getDelayedCalls())
+        self.flushLoggedErrors(OSError)
 
     def test_a_transport_that_starts_slowly_bothers_only_its_own_webhook(self) -> None:
         ready: Deferred[None] = Deferred()
@@ -692,7 +1042,7 @@ class StopTests(SynchronousTestCase):
         for answer in (always(FAILED), always(held(60))):
             receiver = Scripted(answer)
             desk = Desk((webhook(), receiver)).start()
-            desk.calls(FAILING_AFTER + 5)
+            desk.calls(50)
             self.successResultOf(self.stop(desk, 10.0))
             self.assertEqual([], desk.clock.getDelayedCalls())
         desk = Desk((webhook(), Scripted(always(OK))))
@@ -979,7 +1329,8 @@ class WindowTests(SynchronousTestCase):
 
     def test_the_longest_waits_make_room_first(self) -> None:
         waits = [10.0, 20.0, 300.0, 30.0, 400.0, 500.0]
-        chances = [wait / 1000 for wait in waits] + [0.0] * 99
+        # The breaker asks for a chance too, after each failure.
+        chances = [chance for wait in waits for chance in (wait / 1000, 0.5)] + [0.0] * 99
         receiver = Scripted(script(*[FAILED] * 6))
         desk = Desk(
             (webhook(retry=(500.0,), jitter=1.0), receiver), window=6, chance=lambda: chances.pop(0)
@@ -1002,7 +1353,7 @@ class WindowTests(SynchronousTestCase):
 
     def test_calls_that_wait_long_make_room(self) -> None:
         receiver = Scripted(script(*[FAILED] * 10))
-        desk = Desk((webhook(retry=(3600.0,), jitter=0.0), receiver), window=10).start()
+        desk = Desk((webhook(retry=(3600.0,), jitter=0.0, breaker=PATIENT), receiver), window=10).start()
         failing = desk.calls(10)
         deliveries = desk.calls(30)
         desk.advance(2)
@@ -1061,7 +1412,7 @@ class WindowTests(SynchronousTestCase):
 
     def test_evicted_calls_do_not_send_new_calls_over_the_disk(self) -> None:
         receiver = Scripted(script(*[FAILED] * 11))
-        desk = Desk((webhook(retry=(3600.0,), jitter=0.0), receiver), window=10).start()
+        desk = Desk((webhook(retry=(3600.0,), jitter=0.0, breaker=PATIENT), receiver), window=10).start()
         desk.calls(11)
         desk.advance(2)
         reads = len(desk.store.reads)

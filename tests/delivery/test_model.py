@@ -20,12 +20,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from cubehook import config
+from cubehook.events import CallState
 from cubehook.ids import Ids
 from cubehook.interfaces import ITransport, Outbound, Sent
 from cubehook.records import Attempt, Delivery, DeliveryStatus
 from tests.delivery.fakes import FAILED, OK, PERMANENT, Desk, MemoryStore, held, webhook
 
 RETRY = (0.5, 2.0, 7.0, 20.0)
+BREAKER = config.Breaker(failures=3, share=0.6, minimum=5, window=10.0, first=0.5, longest=6.0)
 TIMEOUT = 3.0
 STEP = 0.05
 COMMIT_WAIT = 2.0
@@ -49,12 +51,21 @@ class World:
         self.concurrency = concurrency
         self.hooks = [f"hook{number}" for number in range(hooks)]
         self.dead_until = {hook: random.choice((0.0, 0.0, 15.0, 60.0)) for hook in self.hooks}
+        self.expire = random.choice(({}, {CallState.ALERTING: 4.0}))
         self.made: list[Delivery] = []
         self.outage = False
         self.life: Life | None = None
 
     def webhook(self, id: str) -> config.Webhook:
-        return webhook(id, concurrency=self.concurrency, retry=RETRY, jitter=0.1, timeout=TIMEOUT)
+        return webhook(
+            id,
+            concurrency=self.concurrency,
+            retry=RETRY,
+            jitter=0.1,
+            timeout=TIMEOUT,
+            breaker=BREAKER,
+            expire=self.expire,
+        )
 
     def born(self) -> Life:
         self.life = Life(self)
@@ -78,11 +89,17 @@ class Life:
             chance=world.random.random,
         )
         self.desk.notes.attempted = self.attempted  # type: ignore[method-assign]
+        self.desk.notes.expired = self.expired  # type: ignore[method-assign]
         self.desk.start()
 
     def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
+        if delivery.spent > min(delivery.attempts, len(RETRY) + 1):
+            raise BrokenPromiseError("tried too often")
         if delivery.status is not DeliveryStatus.PENDING:
             self.settled.add((webhook.id, delivery.event.payload.event_id))
+
+    def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
+        self.settled.add((webhook.id, delivery.event.payload.event_id))
 
     def happens(self, call: int, sequence: int) -> None:
         """As the intake: commit, then enqueue, but enqueue after a while all the same."""
@@ -154,8 +171,9 @@ class Receiver:
             raise BrokenPromiseError("sent again in one life")
         if world.clock.seconds() < self.silent_until - 1e-6:
             raise BrokenPromiseError("sent while held back")
-        if outbound.attempt > len(RETRY) + 1:
-            raise BrokenPromiseError("tried too often")
+        lifetime = world.expire.get(event.call_event.call_state)
+        if lifetime is not None and outbound.at >= event.at + lifetime * 1_000_000:
+            raise BrokenPromiseError("sent when it was worth nothing any more")
         for elder in world.made:
             if elder.webhook == self.hook and elder.event.call == event.call and elder.event.id < event.id:
                 row = world.store.rows.get(elder.id)
@@ -197,7 +215,10 @@ def check_end(world: World) -> None:
         numbers = [attempt.number for attempt in attempts[row.id]]
         if numbers != list(range(1, row.attempts + 1)):
             raise BrokenPromiseError(f"attempts recorded: {numbers}, counted: {row.attempts}")
-        if (row.status is DeliveryStatus.DELIVERED) != attempts[row.id][-1].delivered:
+        delivered = bool(numbers) and attempts[row.id][-1].delivered
+        if not numbers and row.status is not DeliveryStatus.EXPIRED:
+            raise BrokenPromiseError("over without an attempt")
+        if (row.status is DeliveryStatus.DELIVERED) != delivered:
             raise BrokenPromiseError("its status is not that of its last attempt")
 
 
