@@ -81,10 +81,19 @@ class _Observer:
     def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
         pass
 
+    def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
+        pass
+
     def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
         pass
 
     def released(self, webhook: config.Webhook) -> None:
+        pass
+
+    def failing(self, webhook: config.Webhook, since: Micros, why: str) -> None:
+        pass
+
+    def recovered(self, webhook: config.Webhook, since: Micros) -> None:
         pass
 
     def disabled(self, webhook: config.Webhook, reason: str) -> None:

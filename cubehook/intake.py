@@ -113,6 +113,10 @@ class Intake:
         """Keep and pass on the ends that a tracker inferred (a reload, a sweep)."""
         return self._keep(None, changes)
 
+    def notice(self, event: Event) -> Deferred[None]:
+        """Keep and pass on what the service has to tell of itself, if anyone wants to know."""
+        return self._keep(None, Changes([], [event]))
+
     def _notification(
         self, cube: str, message: str, changes: Changes, raw: bytes, at: Micros
     ) -> Notification:

@@ -37,12 +37,14 @@ from twisted.web.resource import IResource
 from cubehook import __version__, config
 from cubehook.calls.numbers import Numbers
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Changes, Tracker
+from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
-from cubehook.events import Call, CallEvent, Event, Micros
+from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
 from cubehook.intake import Intake
 from cubehook.net.egress import policy_from
 from cubehook.net.site import AccessSite
+from cubehook.notices import CubeWatch, about_cube, about_webhook
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
@@ -127,7 +129,10 @@ class CubehookService(Service):
         self._ids = Ids(random.getrandbits)
         self.trackers: dict[str, Tracker] = {}
         self.registrars: dict[str, Registrar] = {}
+        self._watches: dict[str, CubeWatch] = {}
         self.webhooks: dict[str, config.Webhook] = {}
+        self.disabled_webhooks: dict[str, str] = {}
+        """Why webhooks are disabled that were in use, by their ids."""
         self.dispatcher = Dispatcher(
             self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, self
         )
@@ -212,6 +217,7 @@ class CubehookService(Service):
         for registration in await store.registrations():
             if registration.cube in self.registrars:
                 self.registrars[registration.cube].restore(registration)
+                self._watches[registration.cube].restore(registration)
         self._add_webhooks(provisioned, await store.pending_counts())
         await self.dispatcher.start()
         for name, calls in orphans.items():
@@ -290,7 +296,9 @@ class CubehookService(Service):
             on_result=lambda result: self.metrics.registrations.labels(name, result).inc(),
             on_loss=self.metrics.loss_windows.labels(name).inc,
             on_reload=partial(self._reloaded, name),
+            on_change=self._registration_changed,
         )
+        self._watches[name] = CubeWatch()
 
     def _add_webhooks(self, provisioned: Provisioned, pending: Mapping[str, int]) -> None:
         settings = self._settings
@@ -307,6 +315,7 @@ class CubehookService(Service):
                     reason=printable(provisioned.disabled[name]),
                 )
                 webhook = msgspec.structs.replace(webhook, enabled=False)
+                self.disabled_webhooks[name] = provisioned.disabled[name]
             context = TransportContext(
                 reactor=self._reactor,
                 webhook=webhook,
@@ -322,7 +331,7 @@ class CubehookService(Service):
             except ValueError as error:
                 self._log.critical("{error}; its events wait until that is mended", error=str(error))
                 continue
-            self.dispatcher.add(webhook, transport, pending.get(name, 0))
+            self.dispatcher.add(webhook, transport, pending.get(name, 0), provisioned.troubles.get(name))
             self.webhooks[name] = webhook
         for tracker in self.trackers.values():
             tracker.leg_events = self.dispatcher.wants_leg_events
@@ -422,9 +431,15 @@ class CubehookService(Service):
         self.logs.attempt(webhook, delivery, attempt)
         outcome = "retried" if delivery.status is DeliveryStatus.PENDING else delivery.status.value
         self.metrics.delivery(webhook.id, outcome).inc()
-        if attempt.delivered:
+        if attempt.delivered and not delivery.redelivery:
             took = attempt.started_at + attempt.duration - delivery.event.at
             self.metrics.delivery_time(webhook.id).observe(max(0, took) / 1e6)
+
+    def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
+        """See `cubehook.delivery.lanes.Observer`."""
+        self.logs.expired(webhook, delivery, wall_clock())
+        if not delivery.attempts:
+            self.metrics.delivery(webhook.id, delivery.status.value).inc()
 
     def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
         """See `cubehook.delivery.lanes.Observer`; the log has it already."""
@@ -432,8 +447,30 @@ class CubehookService(Service):
     def released(self, webhook: config.Webhook) -> None:
         """See `cubehook.delivery.lanes.Observer`; the log has it already."""
 
+    def failing(self, webhook: config.Webhook, since: Micros, why: str) -> None:
+        """See `cubehook.delivery.lanes.Observer`."""
+        self._tell_of(NoticeType.WEBHOOK_FAILING, webhook, failing_since=iso(since), last_error=why)
+
+    def recovered(self, webhook: config.Webhook, since: Micros) -> None:
+        """See `cubehook.delivery.lanes.Observer`."""
+        self._tell_of(NoticeType.WEBHOOK_RECOVERED, webhook, failing_since=iso(since))
+
     def disabled(self, webhook: config.Webhook, reason: str) -> None:
-        """See `cubehook.delivery.lanes.Observer`; the log has it already."""
+        """See `cubehook.delivery.lanes.Observer`."""
+        self.disabled_webhooks[webhook.id] = reason
+        self._tell_of(NoticeType.WEBHOOK_DISABLED, webhook, reason=reason)
+
+    def _tell_of(self, type: NoticeType, webhook: config.Webhook, **data: str) -> None:
+        pending = self.dispatcher.status(webhook.id).pending
+        self._notify(about_webhook(type, webhook, wall_clock(), self._ids.next, **data, pending=pending))
+
+    def _registration_changed(self, registration: Registration) -> None:
+        news = self._watches[registration.cube].changed(registration)
+        if news is not None and self.running:
+            self._notify(about_cube(news, registration, wall_clock(), self._ids.next))
+
+    def _notify(self, notice: Event) -> None:
+        _ = self.intake.notice(notice)
 
     def _store_degraded(self, degraded: bool, reason: str) -> None:
         self._trouble = reason if degraded else ""
@@ -479,7 +516,13 @@ class CubehookService(Service):
             "cubehook_webhook_held",
             "1 while a webhook is sent nothing because its receiver asked for that or fails",
             "webhook",
-            lambda: each_webhook(lambda webhook: self.dispatcher.status(webhook).held_until is not None),
+            lambda: each_webhook(lambda webhook: self.dispatcher.status(webhook).state is not State.CLOSED),
+        )
+        metrics.read(
+            "cubehook_webhook_disabled",
+            "1 while a webhook is sent nothing because its receiver wanted that, or failed for days",
+            "webhook",
+            lambda: each_webhook(lambda webhook: webhook in self.disabled_webhooks),
         )
         metrics.read_one(
             "cubehook_store_degraded", "1 while commits fail", lambda: float(self.store.degraded)

@@ -371,6 +371,28 @@ class Logs:
         told = " ".join(f"{name}={printable(str(value), 300)}" for name, value in notice.data.items())
         return f"{notice.timestamp} notice {notice.event_id} {notice.type} {told}\n"
 
+    def expired(self, webhook: Webhook, delivery: Delivery, at: Micros) -> None:
+        """Log that a delivery is over because its event is worth nothing any more."""
+        log = self._events
+        if log is None:
+            return
+        event_id = delivery.event.payload.event_id
+        if self._as_json:
+            line = _json_text(
+                time=iso(at),
+                kind="expired",
+                event_id=event_id,
+                webhook=webhook.id,
+                attempts=delivery.attempts,
+                happened=iso(delivery.event.at),
+            )
+        else:
+            line = (
+                f"{iso(at)} expired {event_id} -> {webhook.id} after {delivery.attempts} attempts, "
+                f"happened {iso(delivery.event.at)}\n"
+            )
+        log.info("{line}", line=line)
+
     def attempt(self, webhook: Webhook, delivery: Delivery, attempt: Attempt) -> None:
         """Log one attempt of a delivery."""
         log = self._events

@@ -65,7 +65,8 @@ class Registrar:
 
     `on_result` is told the result of each request to register, a word of a closed set; `on_loss` that
     notifications may have been lost; `on_reload` that the gateway restarted, so that its calls from
-    before the given time are gone.  They must be quick and not raise.
+    before the given time are gone; `on_change` how the registration stands, each time that is published.
+    They must be quick and not raise.
     """
 
     _log = Logger()
@@ -81,6 +82,7 @@ class Registrar:
         on_result: Callable[[str], None],
         on_loss: Callable[[], None],
         on_reload: Callable[[Micros], None],
+        on_change: Callable[[Registration], None] = lambda registration: None,
         random: Callable[[], float] = random_numbers.random,
     ) -> None:
         self._cube = cube
@@ -91,6 +93,7 @@ class Registrar:
         self._on_result = on_result
         self._on_loss = on_loss
         self._on_reload = on_reload
+        self._on_change = on_change
         self._machine = RegistrationMachine(cube.id, random)
         self._settled_id: str | None = None
         self._last_message_at: Micros | None = None
@@ -260,6 +263,7 @@ class Registrar:
             reason=registration.reason,
         )
         _ = self._journal.registration(self.registration).addErrback(self._not_kept)
+        self._on_change(registration)
 
     def _not_kept(self, failure: Failure) -> None:
         self._log.failure("The registration of cube {cube} was not stored", failure, cube=self._cube.id)
