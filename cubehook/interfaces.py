@@ -6,7 +6,7 @@ Every method says what it promises, what it raises and whether it may wait.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,16 @@ from zope.interface import Attribute, Interface
 
 from cubehook.config import Webhook
 from cubehook.events import Call, Event, Micros
-from cubehook.records import Attempt, Delivery, ErrorClass, Notification, Registration, Trouble
+from cubehook.records import (
+    Attempt,
+    Delivery,
+    DeliveryStatus,
+    ErrorClass,
+    Job,
+    Notification,
+    Registration,
+    Trouble,
+)
 from cubehook.xcc.messages import NotifyXccConnectionData, SolicitXccConnectionAuthorize
 
 if TYPE_CHECKING:
@@ -247,6 +256,106 @@ class IIntake(Interface):
 
     def authorize(cube: str, message: SolicitXccConnectionAuthorize, raw: bytes, at: Micros) -> None:
         """Learn a call's numbers from a solicitation; its answer waits for nothing."""
+
+
+class IRedelivery(Interface):
+    """
+    Sends again what is over, because someone asked for that: one delivery, or a webhook's of some time.
+
+    What is sent again is pending again: it keeps its id, its event and its log of attempts, is tried by
+    the webhook's whole schedule, never expires, and is marked as a redelivery.
+
+    Everything may wait for the store.  `asked_by` says who asks, for the log and for whoever looks at a job.
+    What was asked for is done whether or not the asker still waits.  Each raises one of
+    `RedeliveryError`'s kinds, whose text tells a person why it cannot be, or StoreError.
+    """
+
+    async def preview(
+        webhook: str, since: Micros, until: Micros, statuses: Collection[DeliveryStatus]
+    ) -> int:
+        """
+        How many deliveries `start` would send again now.
+
+        NotFoundError (the webhook), BadRangeError.  A webhook that is disabled is no obstacle.
+        """
+
+    async def start(
+        webhook: str,
+        since: Micros,
+        until: Micros,
+        statuses: Collection[DeliveryStatus],
+        asked_by: str,
+        per_second: float = 50.0,
+    ) -> Job:
+        """
+        Send again the deliveries of `webhook`, for events from `since` up to but without `until`, that
+        are over with one of `statuses`; at most `per_second` of them a second.  Returns the job once it
+        is kept.
+
+        Oldest first, so in order within each call.  The job goes on by itself, also after a restart; of
+        one webhook the jobs go one after the other.  It hands nothing over while the webhook is held back,
+        disabled, or has 1,000 deliveries pending.  Deliveries made after it began are not its concern, and
+        none is sent again twice by one job.
+
+        NotFoundError (the webhook), WebhookDisabledError, BadRangeError.
+        """
+
+    async def one(delivery: int, asked_by: str) -> Delivery:
+        """
+        Send one delivery again; how it then stands.
+
+        NotFoundError (the delivery or its webhook), WebhookDisabledError, DeliveryPendingError,
+        EventNotKeptError.
+        """
+
+    async def cancel(job: int) -> Job:
+        """
+        Let a job hand over nothing more; how it then stands, unchanged if it had ended before.
+
+        What it has handed over is sent all the same.  NotFoundError (the job).
+        """
+
+    async def jobs(webhook: str | None = None, before: int | None = None, limit: int = 50) -> list[Job]:
+        """
+        Up to `limit` jobs, newest first; of `webhook` and with ids less than `before` where these are given.
+
+        A running one's `reason` says what it waits for, if it waits.
+        """
+
+    async def job(job: int) -> Job:
+        """One job, as in `jobs`; NotFoundError."""
+
+
+class RedeliveryError(Exception):
+    """Something cannot be sent again; the text tells a person what, why, and what to do."""
+
+
+class NotFoundError(RedeliveryError):
+    """There is no such webhook, delivery or job."""
+
+
+class WebhookDisabledError(RedeliveryError):
+    """The webhook is sent nothing until it is enabled again."""
+
+
+class DeliveryPendingError(RedeliveryError):
+    """The delivery is not over: it will be tried anyway."""
+
+
+class EventNotKeptError(RedeliveryError):
+    """What the delivery carried was deleted as `retention` says, or cannot be read back."""
+
+
+class BadRangeError(RedeliveryError):
+    """
+    The deliveries meant, or the pace, cannot be so.
+
+    `problems` tells what was expected, by the argument's name: `since`, `until`, `statuses`, `per_second`.
+    """
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {problem}" for name, problem in problems.items()))
+        self.problems = problems
 
 
 class StoreFullError(Exception):

@@ -122,10 +122,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     A webhook's deliveries being sent again, as an operator asked.
 
     Those of events from `since` up to but without `until`, that had one of `statuses`; `total` were counted
-    when it began, `done` have been handed over to be sent.  `reason` says why it failed.
+    when it began, `done` have been handed over to be sent, `skipped` could not be, since their events are no
+    longer kept.  `reason` says why it failed, or what it waits for.
     """
 
     id: int
+    """Greater than that of every delivery it concerns."""
     webhook: str
     since: Micros
     until: Micros
@@ -135,6 +137,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     asked_by: str
     state: JobState = JobState.RUNNING
     done: int = 0
+    skipped: int = 0
     cursor: int = 0
     """Deliveries up to this id were looked at."""
     reason: str | None = None
