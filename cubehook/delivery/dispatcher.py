@@ -224,6 +224,16 @@ class Dispatcher:
             if lanes is not None:
                 lanes.add(delivery)
 
+    def send_again(self, webhook: str, deliveries: Sequence[Delivery]) -> None:
+        """
+        Send `deliveries` of `webhook`, ids ascending, which were over and are pending again, and committed so.
+
+        They are marked as redeliveries, keep their order within a call, and may come after younger events.
+        """
+        lanes = self._lanes.get(webhook)
+        if lanes is not None:
+            lanes.send_again(deliveries)
+
     # Starting and stopping
 
     async def start(self) -> None:

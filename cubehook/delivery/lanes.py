@@ -6,7 +6,7 @@ What may be sent next is the business of its window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -337,6 +337,12 @@ class Lanes:
         """Take a new delivery, committed or handed to the store to be."""
         self.backlog.pending += 1
         self._window.add(delivery)
+        self._pump()
+
+    def send_again(self, deliveries: Sequence[Delivery]) -> None:
+        """Take deliveries that were over and are pending again, and committed as that."""
+        self.backlog.pending += len(deliveries)
+        self._window.send_again(deliveries)
         self._pump()
 
     # Sending

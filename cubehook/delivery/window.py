@@ -10,7 +10,7 @@ is argued in docs/decisions/0002-delivery-window.md; the names there are the nam
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
 from twisted.internet.defer import Deferred
@@ -106,6 +106,8 @@ class Window:
         self._evict_not_before: Micros = 0
         self._touched: set[int] = set()
         """Calls of which the read under way may tell a stale or partial story."""
+        self._owed: set[int] = set()
+        """Resident calls of which something is on disk that is not in their lanes."""
         self._left = False
         """Something was left on disk since the read under way began."""
 
@@ -124,6 +126,7 @@ class Window:
         self._open = False
         self._alarm.cancel()
         self._lanes.clear()
+        self._owed.clear()
         self.ready.clear()
         self._resting.clear()
         self.resident = 0
@@ -152,13 +155,36 @@ class Window:
             self.resident += 1
             self.ready.append(lane)
         else:
-            self._behind = self._left = True
-            if call > self._disk_through:
-                self._disk_through = call
-            if self._reading:
-                self._touched.add(call)
+            self._leave(call)
+            self._refill()
+
+    def send_again(self, deliveries: Iterable[Delivery]) -> None:
+        """
+        Take deliveries that were over and are pending again, and committed as that.
+
+        Of a call they come in the order of their ids, but perhaps after younger ones.
+        """
+        for delivery in deliveries:
+            self.unrecordable.discard(delivery.id)
+            call = delivery.event.call
+            lane = self._lanes.get(call)
+            if lane is None:
+                self._leave(call)
+            elif call in self._owed or delivery.id <= lane.deliveries[-1].id:
+                # Its place is before what may be on its way already: it follows when the lane has ended.
+                self._owed.add(call)
             else:
-                self._refill()
+                lane.deliveries.append(delivery)
+                self.resident += 1
+        self._refill()
+
+    def _leave(self, call: int) -> None:
+        """Something of `call`, which is not resident, is on disk and may be due."""
+        self._behind = self._left = True
+        if call > self._disk_through:
+            self._disk_through = call
+        if self._reading:
+            self._touched.add(call)
 
     def _disk_answers(self) -> bool:
         """
@@ -186,9 +212,13 @@ class Window:
             self._refill()
 
     def _drop(self, lane: Lane) -> None:
-        del self._lanes[lane.call]
-        if self._reading:
-            self._touched.add(lane.call)
+        call = lane.call
+        del self._lanes[call]
+        if call in self._owed:
+            self._owed.discard(call)
+            self._leave(call)
+        elif self._reading:
+            self._touched.add(call)
 
     def _rest(self, lane: Lane) -> None:
         due = lane.deliveries[0].due_at
