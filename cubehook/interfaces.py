@@ -40,7 +40,9 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a transport is given to send: one event, its body already rendered.
 
-    `id` is the event's id, the same on every retry; `attempt` is 1 on the first.
+    `id` is the event's id, the same on every retry: what a receiver knows repeats by.  `attempt` is 1 on
+    the first.  `event.payload` is a `CallEvent`, or a `Notice` for a webhook that asks for notices.  `body`
+    is what the webhook's `payload` says, in UTF-8, and is sent as it is; `content_type` tells its kind.
     """
 
     id: str
@@ -60,10 +62,22 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """
     How one attempt went, as a transport tells it.
 
-    `permanent`: trying this event again cannot succeed.  `hold`: seconds for which the
-    receiver asked not to be sent anything, None if it did not ask; 0 holds it back
-    without saying how long.  `gone`: the receiver wants nothing any more (HTTP 410).
-    `phases`: how long each phase took that the exchange went through, by its name, in their order.
+    `delivered`: the receiver has confirmed it; for a protocol without confirmation, the event was handed
+    over as far as can be known, and the transport's description says how far that is.
+
+    Where it was not delivered, these decide what happens next; without any, the event is tried again by
+    the webhook's schedule, and the webhook held back if its attempts fail too often:
+
+    - `permanent`: trying this event again cannot succeed (too large, refused for what it holds).  It is
+      given up at once, the call's next event goes on, and the receiver does not count as failing.
+    - `hold`: seconds for which the receiver asked not to be sent anything, None if it did not ask;
+      0 holds it back without saying how long.
+    - `gone`: the receiver wants nothing any more (HTTP 410).  The webhook is disabled.
+
+    The rest is for the log of attempts and whoever reads it: text, fit to be shown, without secrets
+    (`cubehook.net.urls.masked_url`), at most 64 KiB of `response_body`.  A failure has an `error_class`, and
+    an `error` in words that name what happened and where.  `phases`: how long each phase took that the
+    exchange went through, by its name, in their order.
     """
 
     delivered: bool
@@ -86,53 +100,87 @@ class ITransport(Interface):
     """
     Delivers events to the receiver of one webhook.
 
-    Everything is called in the reactor's thread and must not block it.  One
-    instance serves one webhook; `deliver` may be under way several times at
-    once, up to the webhook's concurrency, never twice for the same call.
+    One instance serves one webhook, from its creation to its `stop`; when the webhook's settings change,
+    another takes its place.  The order is `start`, then `deliver` any number of times, then `stop`.
+    A webhook that is disabled has one that is never started, and never stopped.
+
+    Everything is called in the reactor's thread and must not block it; what blocks goes to
+    `reactor.getThreadPool()`.  Methods are coroutines, or return a Deferred.
+
+    What is given up on (a `start`, `deliver` or `stop` that takes too long) is cancelled: the Deferred
+    being awaited fails with CancelledError, which must end the method at once.
     """
 
     async def start() -> None:
         """
-        Get ready; called once, before any `deliver`.
+        Get ready.
 
-        A receiver that is away is no reason to raise: `deliver` will tell.  Raise
-        ValueError for a setting that can never work.
+        A receiver that is away is no reason to raise, nor to wait for it: `deliver` will tell.  Nothing is
+        sent meanwhile; other webhooks do not wait.  ValueError, in words for the operator, is for a setting
+        that can never work: the webhook is sent nothing until its settings change.  Anything else that
+        is raised is logged, and `start` called again after a second, then at growing intervals up to a
+        minute; so it must be able to begin anew.  May be cancelled, when the service stops.
         """
 
     async def deliver(outbound: Outbound) -> Sent:
         """
         Try once to deliver, within `outbound.timeout` seconds, and tell how it went.
 
-        Must not raise for anything the receiver or the network does; an exception is
-        taken for a bug of the transport, logged, and the event tried again.
-        Cancelling it must end it at once.  Never retries by itself.
+        Must not raise for anything the receiver or the network does; an exception is taken for a bug of the
+        transport, logged with its traceback, and the event tried again.  Never retries by itself: a
+        connection that was lost since the last event is made again, an event that failed is told.
+
+        May be under way several times at once, up to the webhook's `concurrency`, but never twice for one
+        call: a call's next event comes once this one's fate is decided, so whoever sends in the order
+        of calling keeps the order that receivers are promised.
+
+        Cancelled two seconds past its timeout, and then counted as failed; or when the service stops, and
+        then repeated at the next start.  After a failure or a cancellation the next `deliver` must find the
+        transport fit for use.
         """
 
     async def stop() -> None:
-        """Let go of every connection and file; called once, with no `deliver` under way."""
+        """
+        Let go of everything: connections, files, timers, threads.
+
+        Called once, with no `deliver` under way, if `start` was called; also when that failed or was
+        cancelled.  Has five seconds, then it is cancelled.
+        """
 
 
 class ITransportPlugin(IPlugin):
     """
     What a plugin module offers to `twisted.plugin`: a maker of transports.
 
-    Modules in `cubehook.plugins` are found; importing one must not import the
-    reactor nor do I/O.
+    Every module in `cubehook.plugins`, and in a folder `cubehook/plugins` (without `__init__.py`) anywhere on
+    Python's path, is imported when a configuration is read, and each object in it that provides this
+    interface is a transport.  Importing must do no I/O and must not import the reactor.  One that
+    cannot be imported or does not keep to this interface is named in the log and by `cubehook transports`,
+    and left out; nothing else is affected.
+
+    Stability, also of all that a transport is given and gives: within a major version (of 0, within a
+    minor one) nothing here is taken away or changes its meaning; `Outbound`, `Sent` and `ITransportContext`
+    may gain fields, attributes and methods, and enumerations (states, notices, error classes) members.
     """
 
-    name = Attribute("str: what a webhook writes as `transport`; unique")
+    name = Attribute(
+        "str: what a webhook writes as `transport`: small letters, digits, `_` and `-`, at most 64, unique; "
+        "cubehook's own cannot be taken"
+    )
     description = Attribute("str: one line for `cubehook transports`")
     options = Attribute(
-        "type[msgspec.Struct]: the keys a webhook may write under `options`, with their types, "
-        "defaults and docstring; forbid_unknown_fields=True"
+        "type[msgspec.Struct]: the keys a webhook may write under `options`, with their types, defaults and "
+        "docstring, and what `msgspec.Meta(description=...)` says of each; forbid_unknown_fields=True"
     )
 
     def check(webhook: Webhook, options: Any) -> list[tuple[str, str]]:
         """
         What is wrong with a webhook's settings: (key, what was expected) pairs, empty if none.
 
-        Called when a configuration is read, without a reactor; `options` is an instance
-        of `self.options`.
+        Called when a configuration is read, without a reactor, perhaps by another user on another machine:
+        pure and quick, no files, no network.  A key is that of the webhook (`url`, `options.path`); what
+        was expected is told in words that repeat no value.  `options` is an instance of `self.options`, the
+        types of which were checked.  Settings that this transport does not use may be left alone.
         """
 
     def create(webhook: Webhook, options: Any, context: ITransportContext) -> ITransport:
@@ -142,7 +190,10 @@ class ITransportPlugin(IPlugin):
 class ITransportContext(Interface):
     """What the service lends to the transport of one webhook."""
 
-    reactor: Any = Attribute("the reactor: IReactorTime, IReactorCore, IReactorTCP, IReactorThreads")
+    reactor: Any = Attribute(
+        "the reactor: IReactorTime, IReactorCore, IReactorTCP, IReactorUDP, IReactorThreads; to be used "
+        "rather than imported"
+    )
     webhook: Webhook = Attribute("the webhook, as configured")
     state_dir: Path = Attribute("pathlib.Path: the folder relative paths start from")
     secrets: tuple[str, ...] = Attribute(
@@ -153,6 +204,15 @@ class ITransportContext(Interface):
         "EgressPolicy: `check(address)` raises BlockedError for what may not be reached; to be asked by "
         "libraries that open their sockets themselves, of every address before they connect to it"
     )
+
+    async def addresses(host: str) -> list[str]:
+        """
+        The addresses that `host`, a name or an address, stands for and the egress policy lets through.
+
+        For what `agent` and `endpoint` do not do, such as UDP; to be asked for each attempt, since
+        names move.  Never empty: raises `cubehook.net.egress.BlockedError` or Twisted's DNSLookupError.
+        Takes as long as the name servers do; may be cancelled.
+        """
 
     def tls(options: TlsOptions) -> Tls:
         """

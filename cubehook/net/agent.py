@@ -263,7 +263,7 @@ class GuardedEndpoint:
         self._host = host
         self._port = port
         self._timeout = timeout
-        self._names = _SharedLookup(reactor, host)
+        self._names = SharedLookup(reactor, host)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         guard = _Guard(self._reactor, self._policy, self._names)
@@ -305,7 +305,7 @@ class _Guard:
 
     blocked: BlockedError | None = None
 
-    def __init__(self, reactor: Any, policy: EgressPolicy, names: _SharedLookup) -> None:
+    def __init__(self, reactor: Any, policy: EgressPolicy, names: SharedLookup) -> None:
         self._reactor = reactor
         self._policy = policy
         self._names = names
@@ -357,7 +357,7 @@ class _Guard:
         return True
 
 
-class _SharedLookup:
+class SharedLookup:
     """
     Resolves `host` for all who ask at about the same time with one question.
 

@@ -15,6 +15,7 @@ from cubehook.config import Webhook
 from cubehook.interfaces import ITransportContext
 from cubehook.net.agent import GuardedEndpoint, WebhookAgent
 from cubehook.net.egress import EgressPolicy
+from cubehook.net.lookup import Addresses
 from cubehook.net.tls import Tls, TlsOptions, verified
 
 
@@ -48,6 +49,7 @@ class TransportContext:
         self.egress = egress
         self._timeout = timeout
         self._concurrency = concurrency
+        self._addresses: dict[str, Addresses] = {}
 
     def tls(self, options: TlsOptions) -> Tls:
         owner = f"webhook {self.webhook.id}"
@@ -60,6 +62,13 @@ class TransportContext:
                 owner=owner,
             )
         return tls
+
+    async def addresses(self, host: str) -> list[str]:
+        # Kept, so that all who ask at about the same time share one question.
+        known = self._addresses.get(host)
+        if known is None:
+            known = self._addresses[host] = Addresses(self.reactor, self.egress, host)
+        return await known.get()
 
     def agent(self, tls: Tls | None = None) -> WebhookAgent:
         return WebhookAgent(

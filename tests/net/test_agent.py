@@ -21,9 +21,9 @@ from cubehook.net.agent import (
     LOOKUP_SECONDS,
     GuardedEndpoint,
     Phase,
+    SharedLookup,
     WebhookAgent,
     _Guard,
-    _SharedLookup,
 )
 from cubehook.net.egress import BlockedError, EgressPolicy
 from cubehook.net.failures import explain
@@ -34,7 +34,7 @@ from cubehook.records import ErrorClass
 class GuardTests(SynchronousTestCase):
     def test_an_address_is_checked_again_where_the_socket_is_made(self) -> None:
         reactor = MemoryReactorClock()
-        guard = _Guard(reactor, EgressPolicy(), _SharedLookup(MemoryReactorClock(), "hook.test"))
+        guard = _Guard(reactor, EgressPolicy(), SharedLookup(MemoryReactorClock(), "hook.test"))
         with self.assertRaises(BlockedError):
             guard.connectTCP("127.0.0.1", 80, ClientFactory())
         self.assertEqual(reactor.tcpClients, [])
@@ -42,7 +42,7 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(len(reactor.tcpClients), 1)
 
     def test_a_guard_does_nothing_else(self) -> None:
-        guard = _Guard(MemoryReactorClock(), EgressPolicy(), _SharedLookup(MemoryReactorClock(), "hook.test"))
+        guard = _Guard(MemoryReactorClock(), EgressPolicy(), SharedLookup(MemoryReactorClock(), "hook.test"))
         with self.assertRaises(TypeError):
             guard.listenTCP(80, ClientFactory())
         with self.assertRaises(TypeError):
