@@ -267,4 +267,5 @@ def main() -> None:
     task.react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
 
 
-main()
+if __name__ == "__main__":
+    main()

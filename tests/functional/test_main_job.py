@@ -55,7 +55,7 @@ class MainJobCase(TestCase):
             cubes=f'[cubes.hq]\nprovider_url = "http://127.0.0.1:{self.gateway_port}/cisco_xcc"\n'
             f"application_url = APPLICATION_URL\n{cube}\n",
             webhooks=f'[webhooks.crm]\nurl = "http://127.0.0.1:{self.sink_port}/crm"\n'
-            f'payload = "{payload}"\nsecret = "{SECRET}"\n{webhook}\n',
+            f'payload = "{payload}"\nsecret = "{SECRET}"\n{webhook.replace("SINK", str(self.sink_port))}\n',
         )
         url = self.service.application_url("hq")
         self.service.cubes = self.service.cubes.replace("APPLICATION_URL", f'"{url}"')

@@ -1,0 +1,87 @@
+"""Receivers in trouble, through the real service: held back, disabled, expired, and told of."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+from tests.functional.test_main_job import MainJobCase
+
+
+class TroubleTests(MainJobCase):
+    def of(self, path: str) -> list[dict[str, Any]]:
+        return [json.loads(received.body) for received in self.received if received.path == path]
+
+    def hook(self, id: str, path: str, settings: str = "") -> str:
+        return f'[webhooks.{id}]\nurl = "http://127.0.0.1:SINK{path}"\n{settings}\n'
+
+    async def begin_with(self, *hooks: str) -> None:
+        await self.begin(webhook="\n".join(hooks))
+
+    async def metric(self, line: str) -> bool:
+        _, text = await self.service.get("/metrics")
+        return line in text
+
+    async def test_notices_of_a_cube_and_of_a_webhook_that_fails_for_too_long(self) -> None:
+        notices = '["cube.registered", "cube.lost", "webhook.disabled"]'
+        await self.begin_with(
+            self.hook("ops", "/ops", f'states = ["ALERTING"]\nnotices = {notices}'),
+            self.hook(
+                "bad",
+                "/status/500/bad",
+                'disable_after = "2s"\nbreaker = { failures = 2, first = 0.2 }\nretry = [0.1, 0.1, 0.1]',
+            ),
+        )
+        await self.until(lambda: len(self.of("/ops")) == 1)
+        (registered,) = self.of("/ops")
+        self.assertEqual(("cube.registered", "hq"), (registered["type"], registered["data"]["cube"]))
+
+        self.call()
+        await self.until(lambda: any(body.get("type") == "webhook.disabled" for body in self.of("/ops")))
+        disabled = next(body for body in self.of("/ops") if body.get("type") == "webhook.disabled")
+        self.assertEqual("bad", disabled["data"]["webhook"])
+        self.assertIn("500", disabled["data"]["reason"])
+        self.assertGreater(disabled["data"]["pending"], 0)
+        self.assertTrue(await self.metric('cubehook_webhook_disabled{webhook="bad"} 1.0'))
+
+        await self.service.process.stop()  # type: ignore[union-attr]
+        await self.service.start()
+        self.assertTrue(await self.metric('cubehook_webhook_disabled{webhook="bad"} 1.0'))
+        self.assertFalse(
+            any(body.get("type") == "cube.lost" for body in self.of("/ops")), "we left ourselves"
+        )
+
+    async def test_a_receiver_that_is_held_back_stays_so_over_a_kill(self) -> None:
+        await self.begin_with(self.hook("busy", "/retry-after/600/busy"))
+        self.call()
+        await self.until(lambda: len(self.states()) == 3)
+        held = 'cubehook_webhook_held{webhook="busy"} 1.0'
+        self.assertTrue(await self.poll(lambda: self.metric(held)))
+        before = len(self.of("/retry-after/600/busy"))
+        self.service.process.send(signal.SIGKILL)  # type: ignore[union-attr]
+        await self.service.process.ended()  # type: ignore[union-attr]
+        await self.service.start()
+        await self.gateway.when_registered()
+        self.call()
+        await self.until(lambda: len(self.states()) == 6)
+        self.assertTrue(await self.metric(held))
+        self.assertEqual(before, len(self.of("/retry-after/600/busy")))
+
+    async def test_what_comes_too_late_expires_and_the_rest_of_the_call_goes_on(self) -> None:
+        await self.begin_with(self.hook("pop", "/retry-after/2/pop", "expire = { ALERTING = 1 }"))
+        self.call()
+
+        async def expired() -> bool:
+            rows = self.database().execute(
+                "SELECT e.state, d.status FROM deliveries d JOIN events e ON e.id = d.event "
+                "WHERE d.webhook = 'pop' AND d.status = 'expired'"
+            )
+            return rows.fetchall() == [("ALERTING", "expired")]
+
+        await self.poll(expired)
+        await self.until(
+            lambda: any(body["call_state"] == "CONNECTED" for body in self.of("/retry-after/2/pop"))
+        )
+        log = (self.service.folder / "state" / "log" / "events.log").read_text()
+        self.assertRegex(log, r" expired \S+-1 -> pop after 1 attempts")
