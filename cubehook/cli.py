@@ -207,6 +207,8 @@ def _transport_text(plugin: ITransportPlugin) -> str:
         lines += ["", "    options:"]
         for field in options.fields:
             lines.append(f"      {field.encode_name}: {described(field.type)}, {_default_text(field)}")
+            schema = getattr(field.type, "extra_json_schema", None) or {}
+            lines += [f"          {line}" for line in schema.get("description", "").splitlines()]
     return "\n".join(lines)
 
 
@@ -216,6 +218,8 @@ def _default_text(field: Field) -> str:
     if field.required:
         return "required"
     default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+    if default is None:
+        return "optional"
     return f"by default {msgspec.json.encode(default, enc_hook=str).decode()}"
 
 

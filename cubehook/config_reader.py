@@ -470,7 +470,13 @@ def described(kind: Any) -> str:
             rule = rule_of(kind.extra)
             return rule.expected if rule else described(kind.type)
         case inspect.UnionType():
-            return described(_member(kind))
+            members = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
+            return " or ".join(map(described, members))
+        case inspect.StrType() if kind.pattern is not None:
+            return f"a text that matches {kind.pattern}"
+        case inspect.StrType() if kind.min_length or kind.max_length is not None:
+            most = "" if kind.max_length is None else f" to {kind.max_length}"
+            return f"a text of {kind.min_length or 0}{most or ' or more'} characters"
         case inspect.BoolType():
             return "true or false"
         case inspect.IntType():

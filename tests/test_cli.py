@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
 from unittest import mock
 
 import msgspec
@@ -218,9 +219,11 @@ class Transports(CliTestCase):
         class Options(msgspec.Struct):
             """Where pigeons fly."""
 
-            loft: str
-            speed: int = 50
+            loft: Annotated[str, msgspec.Meta(description="Where it lives.\nNot where it goes.")]
+            speed: Annotated[int, msgspec.Meta(ge=1)] = 50
             rings: list[str] = []
+            name: int | str | None = None
+            breed: Annotated[str, msgspec.Meta(min_length=1, max_length=9)] = "homer"
 
         class Plugin:
             name = "pigeon"
@@ -239,8 +242,12 @@ class Transports(CliTestCase):
             "    Where pigeons fly.\n\n"
             "    options:\n"
             "      loft: a text, required\n"
-            "      speed: a whole number, by default 50\n"
-            "      rings: a list, each a text, by default []\n",
+            "          Where it lives.\n"
+            "          Not where it goes.\n"
+            "      speed: a whole number of at least 1, by default 50\n"
+            "      rings: a list, each a text, by default []\n"
+            "      name: a whole number or a text, optional\n"
+            '      breed: a text of 1 to 9 characters, by default "homer"\n',
         )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -46,6 +48,8 @@ GOOD = """
 class Options(msgspec.Struct, forbid_unknown_fields=True):
     queue: str
     depth: int = 1
+    mode: Literal["fast", "safe"] = "safe"
+    keys: list[int] = []
 
 
 @implementer(ITransport)
@@ -114,28 +118,61 @@ class FindTests(SynchronousTestCase):
                 a_good=GOOD,
                 b_syntax="def (:",
                 c_import="import no_such_module_anywhere",
-                d_raises="raise SystemError('on\\nimport')",
-                e_empty="",
+                d_raises="\nraise RuntimeError('on\\nimport\\x1b[2J')",
+                e_leaves="import sys; sys.exit(3)",
+                f_empty="",
+                z_good=GOOD.replace('"amqp"', '"kafka"'),
             )
         )
-        self.assertEqual(list(found), ["amqp"])
-        self.assertEqual(len(problems), 3)
+        self.assertEqual(list(found), ["amqp", "kafka"])
         for problem, module, words in zip(
             problems,
-            ("b_syntax", "c_import", "d_raises"),
-            ("SyntaxError", "no_such_module_anywhere", "SystemError: on import"),
+            ("b_syntax", "c_import", "d_raises", "e_leaves"),
+            (
+                "SyntaxError: invalid syntax (b_syntax.py, line 1)",
+                "No module named 'no_such_module_anywhere', from line 1 of c_import.py",
+                "RuntimeError: on import\\x1b[2J, from line 2 of d_raises.py",
+                "SystemExit: 3, from line 1 of e_leaves.py",
+            ),
             strict=True,
         ):
-            self.assertIn(f".{module} cannot be imported", problem)
-            self.assertIn(words, problem)
-        # twisted.plugin logs each one's traceback, for its author.
-        self.assertEqual(len(self.flushLoggedErrors()), 3)
+            self.assertRegex(problem, rf"\.{module} \(/.*/{module}\.py\) cannot be imported: ")
+            self.assertTrue(problem.endswith(words), problem)
+
+    def test_what_a_ctrl_c_interrupts_is_not_a_broken_module(self) -> None:
+        with self.assertRaises(KeyboardInterrupt):
+            find_transports(self._package(slow="raise KeyboardInterrupt"))
+
+    def test_twisted_finds_the_same(self) -> None:
+        package = self._package(first=GOOD, second=GOOD.replace('"amqp"', '"kafka"') + "    other = plugin")
+        found, problems = find_transports(package)
+        self.assertEqual((list(found), problems), (["amqp", "kafka"], []))
+        # Twisted names a plugin once for each of its names.
+        self.assertEqual(set(getPlugins(ITransportPlugin, package)), set(found.values()))
+
+    def test_nothing_is_written_beside_the_modules(self) -> None:
+        package = self._package(first=GOOD)
+        find_transports(package)
+        (folder,) = package.__path__
+        self.assertEqual({path.name for path in Path(folder).glob("*.cache")}, set())
+
+    def test_an_edited_module_is_seen_however_old_it_claims_to_be(self) -> None:
+        """Installers may give files the times they had elsewhere."""
+        package = self._package(first=GOOD)
+        self.assertEqual(next(iter(getPlugins(ITransportPlugin, package))).name, "amqp")  # leaves a cache
+        (folder,) = package.__path__
+        module = Path(folder) / "first.py"
+        module.write_text(dedent(GOOD.replace("plugin = Plugin()", "renamed = Plugin()")))
+        os.utime(module, (1, 1))
+        self._forget(f"{package.__name__}.first")
+        found, problems = find_transports(package)
+        self.assertEqual((list(found), problems), (["amqp"], []))
 
     def test_a_name_that_is_taken(self) -> None:
         found, problems = find_transports(self._package(first=GOOD, second=GOOD))
         self.assertEqual(list(found), ["amqp"])
         [problem] = problems
-        self.assertIn(".second.plugin is not used", problem)
+        self.assertRegex(problem, r"\.second\.plugin \(/.*\) is not used: ")
         self.assertIn("'amqp' is taken by", problem)
         self.assertIn(".first.plugin", problem)
 
@@ -150,15 +187,35 @@ class FindTests(SynchronousTestCase):
         for old, new in (
             ('name = "amqp"', ""),
             ('name = "amqp"', "name = 7"),
+            ('name = "amqp"', "name = 'A Queue'"),
+            ('name = "amqp"', "name = property(lambda self: 1 // 0)"),
+            ('description = "to a queue"', "description = 'two\\nlines'"),
+            ("forbid_unknown_fields=True", "frozen=True"),
+            ("queue: str", "queue: threading.Lock"),
             ('description = "to a queue"', "description = None"),
             ("options = Options", "options = dict"),
             ("def check(self, webhook, options)", "def check(self)"),
             ("def create(", "def make("),
         ):
-            found, problems = find_transports(self._package(bad=GOOD.replace(old, new)))
+            text = "    import threading" + GOOD.replace(old, new)
+            self.assertNotEqual(GOOD.replace(old, new), GOOD)
+            found, problems = find_transports(self._package(bad=text))
             self.assertEqual(found, {}, new)
             self.assertEqual(len(problems), 1, new)
-            self.assertIn(".bad.plugin is not used", problems[0])
+            self.assertIn(" is not used: ", problems[0])
+            self.assertIn(".bad.plugin (", problems[0])
+
+    def test_a_module_hidden_by_another_of_its_name(self) -> None:
+        package = self._package(stranger=GOOD)
+        second = Path(self.mktemp()).absolute()
+        second.mkdir()
+        (second / "stranger.py").write_text(dedent(GOOD.replace('"amqp"', '"kafka"')))
+        package.__path__.append(str(second))
+        found, problems = find_transports(package)
+        self.assertEqual(list(found), ["amqp"])
+        [problem] = problems
+        self.assertIn(f"{second.resolve()}/stranger.py", problem)
+        self.assertIn("stranger.py has the same name, and comes first", problem)
 
     def test_modules_elsewhere_on_the_path_are_found_and_no_reactor_is_installed(self) -> None:
         root = Path(self.mktemp()).absolute()
@@ -197,11 +254,39 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("amqp", expected)
 
     def test_options_that_do_not_fit(self) -> None:
-        self.assertEqual(self._check(queue="a", depth="x"), [("options.depth", "`int`, got `str`")])
-        self.assertEqual(self._check(), [("options.queue", "a value, which it must have")])
+        self.assertEqual(self._check(queue="a", depth="x"), [("options.depth", "a whole number")])
+        self.assertEqual(self._check(), [("options.queue", "a text, which it must have")])
         self.assertEqual(
-            self._check(queue="a", extra=1), [("options.extra", "one of the options of amqp: queue, depth")]
+            self._check(queue="a", extra=1),
+            [("options.extra", "one of the options of amqp: queue, depth, mode, keys")],
         )
+
+    def test_every_problem_is_told_and_no_value_repeated(self) -> None:
+        problems = dict(self._check(depth=1.5, mode="s3cret", keys=[1, "s3cret"], extra="s3cret"))
+        self.assertEqual(
+            set(problems),
+            {"options.queue", "options.depth", "options.mode", "options.keys", "options.extra"},
+        )
+        self.assertEqual(problems["options.mode"], 'one of "fast", "safe"')
+        self.assertEqual(
+            problems["options.keys"], "a list, each a whole number (at [1]: Expected `int`, got `str`)"
+        )
+        self.assertNotIn("s3cret", str(problems))
+
+    def test_what_the_struct_itself_minds(self) -> None:
+        class Picky(msgspec.Struct, forbid_unknown_fields=True):
+            low: int = 0
+            high: int = 1
+
+            def __post_init__(self) -> None:
+                if self.low >= self.high:
+                    raise ValueError("low below high")
+
+        class PickyPlugin(Plugin):
+            options: Any = Picky
+
+        webhook = Webhook(id="q", transport="amqp", options={"low": 3})
+        self.assertEqual(check_webhook(webhook, {"amqp": PickyPlugin()}), [("options", "low below high")])
 
     def test_the_plugins_own_check(self) -> None:
         self.assertEqual(self._check(queue="none"), [("options.queue", "a queue that exists")])
@@ -211,10 +296,19 @@ class CheckTests(SynchronousTestCase):
             def check(self, webhook: Webhook, options: Any) -> list[tuple[str, str]]:
                 raise ZeroDivisionError("oops")
 
+        self._refused(Failing(), "ZeroDivisionError: oops")
+
+    def _refused(self, plugin: Any, words: str) -> None:
         webhook = Webhook(id="q", transport="amqp", options={"queue": "a"})
-        [(key, expected)] = check_webhook(webhook, {"amqp": Failing()})
+        [(key, expected)] = check_webhook(webhook, {"amqp": plugin})
         self.assertEqual(key, "transport")
-        self.assertIn("ZeroDivisionError: oops", expected)
+        self.assertIn(words, expected)
+
+    def test_a_check_that_returns_junk_is_told(self) -> None:
+        for junk in (None, ["options.queue"], [("options.queue", None)], [("a", "b", "c")], 7):
+            plugin: Any = Plugin()
+            plugin.check = lambda webhook, options, junk=junk: junk
+            self._refused(plugin, "settings that amqp can check; it failed with ")
 
 
 class CreateTests(SynchronousTestCase):
@@ -234,6 +328,17 @@ class CreateTests(SynchronousTestCase):
         with self.assertRaises(ValueError) as caught:
             self._create(plugin)
         self.assertIn("webhook q: the transport amqp cannot be made", str(caught.exception))
+
+    def test_a_create_that_fails_is_told(self) -> None:
+        plugin: Any = Plugin()
+
+        def fail() -> None:
+            raise KeyError("oops")
+
+        plugin.made = fail
+        with self.assertRaises(ValueError) as caught:
+            self._create(plugin)
+        self.assertIn("cannot be made: KeyError: 'oops'", str(caught.exception))
 
     def test_unknown_transports_and_bad_options(self) -> None:
         with self.assertRaises(ValueError):
