@@ -303,7 +303,7 @@ def fill(path: Path, calls: int, attempts: int, pending: int) -> None:
         )
         # Every third call may be sent now; the others' heads wait while their followers are long due.
         database.executemany(
-            "INSERT INTO deliveries VALUES (?, 'crm', ?, ?, 'pending', 0, ?, ?)",
+            "INSERT INTO deliveries VALUES (?, 'crm', ?, ?, 'pending', 0, ?, ?, 0, 0)",
             (
                 (
                     begin + n,
@@ -345,7 +345,7 @@ async def run_full(reactor: Any, arguments: argparse.Namespace) -> dict[str, Any
 
         await store.open()
         lap("open")
-        await store.provision(cubes, webhooks)
+        await store.provision(cubes, webhooks, at=START, overlap=0)
         lap("provision")
         await store.open_calls()
         lap("open_calls")

@@ -209,7 +209,9 @@ class CubehookService(Service):
     async def _start(self) -> None:
         settings, store = self._settings, self.store
         await store.open()
-        provisioned = await store.provision(settings.cubes, settings.webhooks)
+        provisioned = await store.provision(
+            settings.cubes, settings.webhooks, at=wall_clock(), overlap=settings.delivery.secret_overlap
+        )
         self._ids.begin_after(await store.greatest_id())
         for cube in provisioned.cubes:
             self._add_cube(cube)
@@ -321,10 +323,12 @@ class CubehookService(Service):
                 webhook=webhook,
                 egress=egress,
                 state_dir=settings.state_dir,
-                secrets=(webhook.secret or "",),
+                secrets=provisioned.secrets[name].active(wall_clock()),
                 version=__version__,
                 timeout=webhook.timeout or settings.delivery.timeout,
                 concurrency=webhook.concurrency or settings.delivery.concurrency,
+                proxy=settings.egress.proxy,
+                no_proxy=settings.egress.no_proxy,
             )
             try:
                 transport = create(webhook, plugins, context)

@@ -9,3 +9,7 @@ class StoreError(Exception):
 
 class StoreClosedError(StoreError):
     """The store was closed before this could be written."""
+
+
+class ProvisionedError(StoreError):
+    """The configuration file decides what was to be changed; the text says where."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, insert, inspect, select
 from twisted.logger import Logger
 
-from cubehook.store import schema
+from cubehook.store import schema, sqlite
 from cubehook.store.errors import StoreError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -36,6 +36,7 @@ def prepare(engine: Engine, name: str) -> None:
             schema.metadata.create_all(connection)
             schema.version.create(connection)
             connection.execute(insert(schema.version).values(version_num=schema.REVISION))
+            sqlite.mark_clean(connection)
         else:
             upgrade(connection, found, name)
 

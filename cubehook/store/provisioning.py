@@ -10,26 +10,31 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select, update
 
 from cubehook.config import Cube, Webhook
+from cubehook.events import Micros
 from cubehook.records import Trouble
-from cubehook.store.errors import StoreError
+from cubehook.rotation import SigningSecrets
+from cubehook.store.errors import ProvisionedError, StoreError
 from cubehook.store.schema import PENDING, cubes, deliveries, webhooks
+from cubehook.store.sealing import Sealer, UnsealError
 from cubehook.store.sqlite import insert
 
 SECRET_BYTES = 32
 
-T = TypeVar("T", Cube, Webhook)
+T = TypeVar("T", Cube, Webhook, SigningSecrets)
 
 
 class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
     """
     All cubes and webhooks there are, the file's and others, by id.
 
-    Every webhook has its secret.  `disabled` tells why, for webhooks whose receiver wanted
-    nothing any more; `troubles` how those that were held back stood.
+    No webhook has its secret in `webhooks`: `secrets` tells what each signs with, of every one.
+    `disabled` tells why, for webhooks whose receiver wanted nothing any more; `troubles` how those that
+    were held back stood.
     """
 
     cubes: tuple[Cube, ...]
     webhooks: tuple[Webhook, ...]
+    secrets: dict[str, SigningSecrets]
     disabled: dict[str, str]
     troubles: dict[str, Trouble]
 
@@ -38,27 +43,36 @@ def provision(
     connection: Connection,
     wanted_cubes: Sequence[Cube],
     wanted_webhooks: Sequence[Webhook],
+    sealer: Sealer,
     random_bytes: Callable[[int], bytes],
+    at: Micros,
+    overlap: float,
 ) -> Provisioned:
-    """Make the database's provisioned cubes and webhooks the wanted ones; all that there are then."""
+    """
+    Make the database's provisioned cubes and webhooks the wanted ones; all that there are then.
+
+    A secret that the file gives another goes on signing for `overlap` seconds from `at`.
+    """
     _put_cubes(connection, wanted_cubes)
-    _put_webhooks(connection, wanted_webhooks, random_bytes)
+    _put_webhooks(connection, wanted_webhooks, sealer, random_bytes, at, overlap)
     all_webhooks = []
+    secrets = {}
     disabled = {}
     troubles = {}
     for row in connection.execute(select(webhooks).order_by(webhooks.c.id)):
-        webhook = _read(row.settings, Webhook, f"webhook {row.id}")
-        all_webhooks.append(msgspec.structs.replace(webhook, secret=row.secret))
+        all_webhooks.append(_settings(row, sealer))
+        secrets[row.id] = _secrets(row, sealer)
         if row.disabled_reason is not None:
             disabled[row.id] = row.disabled_reason
         if row.trouble is not None:
             troubles[row.id] = msgspec.json.decode(row.trouble, type=Trouble)
     return Provisioned(
         cubes=tuple(
-            _read(row.settings, Cube, f"cube {row.id}")
+            _read(row.settings, Cube, f"the settings of cube {row.id}")
             for row in connection.execute(select(cubes).order_by(cubes.c.id))
         ),
         webhooks=tuple(all_webhooks),
+        secrets=secrets,
         disabled=disabled,
         troubles=troubles,
     )
@@ -68,29 +82,71 @@ def _put_cubes(connection: Connection, wanted: Sequence[Cube]) -> None:
     ids = [cube.id for cube in wanted]
     connection.execute(delete(cubes).where(cubes.c.provisioned, cubes.c.id.not_in(ids)))
     for cube in wanted:
-        _put(connection, cubes, cube.id, {"settings": _text(cube)})
+        row = {"provisioned": True, "settings": _text(cube)}
+        new = insert(cubes).values(id=cube.id, **row)
+        connection.execute(new.on_conflict_do_update(index_elements=["id"], set_=row))
 
 
 def _put_webhooks(
-    connection: Connection, wanted: Sequence[Webhook], random_bytes: Callable[[int], bytes]
+    connection: Connection,
+    wanted: Sequence[Webhook],
+    sealer: Sealer,
+    random_bytes: Callable[[int], bytes],
+    at: Micros,
+    overlap: float,
 ) -> None:
     ids = [webhook.id for webhook in wanted]
     connection.execute(delete(webhooks).where(webhooks.c.provisioned, webhooks.c.id.not_in(ids)))
     kept = {row.id: row for row in connection.execute(select(webhooks))}
     for webhook in wanted:
         before = kept.get(webhook.id)
-        secret = webhook.secret or (before.secret if before is not None else new_secret(random_bytes))
         settings = msgspec.structs.replace(webhook, secret=None)
-        row: dict[str, Any] = {"settings": _text(settings), "secret": secret}
-        if before is None or before.secret != secret or not _is(before.settings, settings):
+        from_file = webhook.secret is not None
+        row: dict[str, Any] = {"provisioned": True}
+        if before is None:
+            secrets = SigningSecrets(current=webhook.secret or new_secret(random_bytes), from_file=from_file)
+            row |= {"settings": sealer.seal(_text(settings)), "secret": sealer.seal(_text(secrets))}
+            connection.execute(insert(webhooks).values(id=webhook.id, **row))
+            continue
+        known = _secrets(before, sealer)
+        secrets = known.replaced(webhook.secret or known.current, at, overlap, from_file=from_file)
+        # What is sealed differs each time: only what changed is written.
+        if secrets != known:
+            row["secret"] = sealer.seal(_text(secrets))
+        same = _is(before, settings, sealer)
+        if not same:
+            row["settings"] = sealer.seal(_text(settings))
+        if not same or secrets.current != known.current:
             row |= {"disabled_reason": None, "disabled_at": None, "trouble": None}
-        _put(connection, webhooks, webhook.id, row)
+        connection.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(row))
 
 
-def _put(connection: Connection, table: Any, id: str, row: dict[str, Any]) -> None:
-    row = {"provisioned": True, **row}
-    new = insert(table).values(id=id, **row)
-    connection.execute(new.on_conflict_do_update(index_elements=["id"], set_=row))
+def rotate(
+    connection: Connection,
+    id: str,
+    sealer: Sealer,
+    random_bytes: Callable[[int], bytes],
+    at: Micros,
+    overlap: float,
+) -> SigningSecrets:
+    """
+    Give a webhook a new secret, made here; what it signs with from `at` on.
+
+    Raises KeyError if there is no such webhook, ProvisionedError if the configuration file gives its secret.
+    """
+    row = connection.execute(select(webhooks).where(webhooks.c.id == id)).one_or_none()
+    if row is None:
+        raise KeyError(id)
+    known = _secrets(row, sealer)
+    if known.from_file:
+        raise ProvisionedError(
+            f"the secret of webhook {id} stands in the configuration file: change webhooks.{id}.secret there "
+            "and start again, and the former one goes on signing for delivery.secret_overlap; or take the "
+            "key out of the file, and after the next start the secret can be rotated here"
+        )
+    secrets = known.replaced(new_secret(random_bytes), at, overlap)
+    connection.execute(update(webhooks).where(webhooks.c.id == id).values(secret=sealer.seal(_text(secrets))))
+    return secrets
 
 
 def new_secret(random_bytes: Callable[[int], bytes]) -> str:
@@ -98,15 +154,32 @@ def new_secret(random_bytes: Callable[[int], bytes]) -> str:
     return "whsec_" + base64.b64encode(random_bytes(SECRET_BYTES)).decode()
 
 
-def _text(settings: Cube | Webhook) -> str:
-    return msgspec.json.encode(settings).decode()
+def _text(value: Cube | Webhook | SigningSecrets) -> str:
+    return msgspec.json.encode(value).decode()
 
 
-def _is(text: str, settings: Webhook) -> bool:
-    """Whether `text` holds `settings`: compared as values, so that a new key's default is no change."""
+def _settings(row: Any, sealer: Sealer) -> Webhook:
+    return _read(_unsealed(row.settings, sealer, row.id), Webhook, f"the settings of webhook {row.id}")
+
+
+def _secrets(row: Any, sealer: Sealer) -> SigningSecrets:
+    return _read(_unsealed(row.secret, sealer, row.id), SigningSecrets, f"the secrets of webhook {row.id}")
+
+
+def _unsealed(text: str, sealer: Sealer, webhook: str) -> str:
     try:
-        return msgspec.json.decode(text, type=Webhook) == settings
-    except msgspec.MsgspecError:
+        return sealer.unseal(text)
+    except UnsealError as error:
+        raise StoreError(
+            f"what the database keeps of webhook {webhook} cannot be unsealed: {error}"
+        ) from None
+
+
+def _is(row: Any, settings: Webhook, sealer: Sealer) -> bool:
+    """Whether `row` holds `settings`: compared as values, so that a new key's default is no change."""
+    try:
+        return _settings(row, sealer) == settings
+    except StoreError:
         return False
 
 
@@ -114,7 +187,7 @@ def _read(text: str, kind: type[T], name: str) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.MsgspecError as error:
-        raise StoreError(f"the settings of {name} in the database cannot be read: {error}") from error
+        raise StoreError(f"{name} in the database cannot be read: {error}") from error
 
 
 def fail_orphans(connection: Connection, lanes: int) -> int:

@@ -52,7 +52,7 @@ webhooks = Table(
     Column("id", Text, primary_key=True),
     Column("provisioned", Boolean, nullable=False),
     # Both sealed: see `cubehook.store.sealing`.  The configuration's Webhook as JSON, without its secret;
-    # and its signing secrets, newest first, each with the time until which it is used.
+    # and `rotation.SigningSecrets` as JSON.
     Column("settings", Text, nullable=False),
     Column("secret", Text, nullable=False),
     Column("disabled_reason", Text),

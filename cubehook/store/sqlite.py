@@ -12,7 +12,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Executable, create_engine, event
+from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -23,10 +23,14 @@ __all__ = [
     "BEGIN_WRITING",
     "Lock",
     "advice",
+    "clean",
     "compiled",
     "insert",
     "is_busy",
+    "is_clean",
     "is_trouble",
+    "mark_clean",
+    "mark_soiled",
     "reader_engine",
     "reason",
     "writer_engine",
@@ -53,6 +57,10 @@ _READER_CACHE_KIB = 1024
 
 
 _dialect = dialect()
+
+# A number in the file's header that SQLite leaves to us: 0 in databases of schema 0001, which kept
+# secrets in plain text.
+_CLEAN = 1
 
 
 def writer_engine(path: Path) -> Engine:
@@ -102,6 +110,41 @@ def _engine(connect: Any, begin: str, **pool: Any) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def is_clean(engine: Engine) -> bool:
+    """Whether nothing that was deleted or overwritten in the file can be a secret in plain text."""
+    with engine.connect() as connection:
+        return bool(connection.exec_driver_sql("PRAGMA user_version").scalar() == _CLEAN)
+
+
+def mark_clean(connection: Connection) -> None:
+    """Say of a new database that it `is_clean`."""
+    connection.exec_driver_sql(f"PRAGMA user_version = {_CLEAN}")
+
+
+def mark_soiled(connection: Connection) -> None:
+    """Say that plain text was in the file, and that `clean` is to be called."""
+    connection.exec_driver_sql("PRAGMA user_version = 0")
+
+
+def clean(engine: Engine) -> None:
+    """
+    Rewrite the whole file, so that nothing deleted or overwritten is left in it or in its log.
+
+    Takes a few seconds for each gigabyte, and as much room again meanwhile.  Raises what SQLite does.
+    """
+    with engine.connect() as connection:
+        # Beneath SQLAlchemy, which would begin a transaction.
+        database: Any = connection.connection.dbapi_connection
+        try:
+            database.execute("VACUUM")
+        finally:
+            # Also a rewriting that failed may have left a long log.
+            busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("another program has it open")
+        database.execute(f"PRAGMA user_version = {_CLEAN}")
 
 
 def compiled(statement: Executable) -> str:

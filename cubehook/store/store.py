@@ -21,9 +21,10 @@ from cubehook.events import Call, Event, Micros
 from cubehook.ids import id_text
 from cubehook.interfaces import IDeliveryStore, IJournal, StoreFullError
 from cubehook.records import Attempt, Delivery, Notification, Registration, Trouble
-from cubehook.store import migrate, queries, sqlite, sweeping
+from cubehook.rotation import SigningSecrets
+from cubehook.store import migrate, queries, sealing, sqlite, sweeping
 from cubehook.store.errors import StoreClosedError, StoreError
-from cubehook.store.provisioning import Provisioned, fail_orphans, provision
+from cubehook.store.provisioning import Provisioned, fail_orphans, provision, rotate
 from cubehook.store.reader import Reader
 from cubehook.store.rows import Accepted, Item, Job, Recorded, Registered
 from cubehook.store.schema import webhooks as webhooks_table
@@ -58,6 +59,7 @@ class Store:
     """
     Calls, notifications, events, deliveries and attempts, kept in one SQLite file.
 
+    What webhooks keep secret is sealed with the key file beside it (`cubehook.store.sealing`).
     Nothing is opened before `open`.  `on_degraded` hears when commits begin to fail, with the
     reason, and when they succeed again; `on_commit` how many seconds each took.  `pace`,
     `max_held_items` and `max_held_bytes` are the writer's: see `cubehook.store.writer.Writer`.
@@ -92,6 +94,7 @@ class Store:
             max_items=max_held_items,
             max_bytes=max_held_bytes,
         )
+        self._sealer: sealing.Sealer | None = None
         self._begun = False
         self._open = False
         self.attempts_dropped = 0
@@ -102,7 +105,7 @@ class Store:
         Create or migrate the database and begin to write.
 
         Raises StoreError: the folder cannot be written, the file is not ours or of a newer
-        version, or another process has it open.
+        version, another process has it open, or the key file is missing or that of another database.
         """
         self._begun = True
         await self._writer.start(self._prepare)
@@ -121,6 +124,7 @@ class Store:
             ) from error
         try:
             migrate.prepare(self._engine, str(self._path))
+            self._sealer = sealing.unlock(self._engine, self._path)
         except BaseException as error:
             self._lock.release()
             if sqlite.is_trouble(error):
@@ -250,27 +254,57 @@ class Store:
 
     # Starting, and keeping house.
 
-    async def provision(self, cubes: Sequence[Cube], webhooks: Sequence[Webhook]) -> Provisioned:
+    async def provision(
+        self, cubes: Sequence[Cube], webhooks: Sequence[Webhook], *, at: Micros, overlap: float
+    ) -> Provisioned:
         """
         Put the configuration file's cubes and webhooks in; all that there are then.
 
         Those of an earlier file that are missing now are removed.  A webhook without a secret
-        is given one, and keeps it.  One that its receiver disabled stays so until its
-        settings change.  Pending deliveries of webhooks that are no more become failed: here
-        as far as that is quickly done, the rest by `sweep`.
+        is given one, and keeps it; also the last one of the file, if that gives none any more.  A secret
+        that is changed goes on signing for `overlap` seconds from `at`.  One that its receiver disabled
+        stays so until its settings change.  Pending deliveries of webhooks that are no more become
+        failed: here as far as that is quickly done, the rest by `sweep`.
         """
         provisioned = await self._do(
             partial(
                 provision,
                 wanted_cubes=cubes,
                 wanted_webhooks=webhooks,
+                sealer=self._unlocked(),
                 random_bytes=self._random_bytes,
+                at=at,
+                overlap=overlap,
             )
         )
         for _ in range(_ORPHAN_CHUNKS_AT_START):
             if not await self._do(partial(fail_orphans, lanes=_ORPHAN_LANES)):
                 break
         return provisioned
+
+    async def rotate_secret(self, webhook: str, at: Micros, overlap: float) -> SigningSecrets:
+        """
+        Give `webhook` a new signing secret; what it signs with from `at` on, the new one being `current`.
+
+        The former goes on signing for `overlap` seconds, and none of those before it longer than that.
+        Raises KeyError if there is no such webhook, ProvisionedError if the configuration file gives its
+        secret.
+        """
+        return await self._do(
+            partial(
+                rotate,
+                id=webhook,
+                sealer=self._unlocked(),
+                random_bytes=self._random_bytes,
+                at=at,
+                overlap=overlap,
+            )
+        )
+
+    def _unlocked(self) -> sealing.Sealer:
+        if self._sealer is None:
+            raise StoreClosedError("the store is not open")
+        return self._sealer
 
     async def open_calls(self) -> list[Call]:
         """Every call that has not ended, oldest first; one that cannot be read back is left out, loudly."""

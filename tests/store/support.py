@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -16,7 +17,9 @@ from twisted.trial.unittest import TestCase
 from cubehook.events import Call, CallEvent, CallState, Connection, Direction, Event, Granularity, Micros, iso
 from cubehook.ids import Ids, id_text
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Notification
-from cubehook.store import Store
+from cubehook.rotation import SigningSecrets
+from cubehook.store import Store, keyfile
+from cubehook.store.sealing import Sealer
 
 reactor: Any = installed_reactor
 
@@ -150,6 +153,15 @@ class StoreCase(TestCase):
             return connection.execute(query, values).fetchall()
         finally:
             connection.close()
+
+    def sealer(self) -> Sealer:
+        """Of this database's key file, as anyone who has both can make it."""
+        return Sealer(keyfile.keys(self.path.with_name(keyfile.NAME), may_make=False))
+
+    def kept_secrets(self, webhook: str) -> SigningSecrets:
+        """What the database keeps of a webhook's signing secrets."""
+        [(sealed,)] = self.rows("SELECT secret FROM webhooks WHERE id = ?", webhook)
+        return msgspec.json.decode(self.sealer().unseal(sealed), type=SigningSecrets)
 
     async def keep(self, store: Store, deliveries: Iterable[Delivery]) -> None:
         """Have the store accept `deliveries`, each with its event."""

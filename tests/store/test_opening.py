@@ -46,7 +46,7 @@ class OpeningTests(StoreCase):
         await store.accept(None, [call], [], [])
         await store.close()
         # Everything is in the one file then.
-        self.assertEqual(sorted(os.listdir(self.path.parent)), ["cubehook.db", "cubehook.lock"])
+        self.assertEqual(sorted(os.listdir(self.path.parent)), ["cubehook.db", "cubehook.lock", "secret.key"])
         self.assertEqual(await (await self.opened()).open_calls(), [call])
 
     async def test_another_store_on_the_same_file_is_refused_until_this_one_closes(self) -> None:

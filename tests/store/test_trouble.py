@@ -84,7 +84,7 @@ class LockedTests(TroubleCase):
 
     async def test_work_with_a_transaction_of_its_own_waits_too(self) -> None:
         store = await self.watched()
-        await store.provision([], [])
+        await store.provision([], [], at=NOON, overlap=0)
         [delivery] = self.made.deliveries(self.made.call(), 1)
         await self.keep(store, [delivery])
         lock = self.locked()
