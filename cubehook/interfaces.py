@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -24,6 +24,7 @@ from cubehook.records import (
     DeliveryStatus,
     ErrorClass,
     Job,
+    JobState,
     Notification,
     Registration,
     Trouble,
@@ -392,6 +393,71 @@ class RedeliveryError(Exception):
 
 class NotFoundError(RedeliveryError):
     """There is no such webhook, delivery or job."""
+class Handed(NamedTuple):
+    """A job after a step, and the deliveries that this step made pending again, ids ascending."""
+
+    job: Job
+    deliveries: list[Delivery]
+
+
+class IJobStore(Interface):
+    """
+    What sending again needs of the store.
+
+    A job means the deliveries of its webhook that have one of its statuses, with ids from the first of
+    `since` up to but without the first of `until`, and less than its own.  Methods raise StoreError
+    if the database cannot be read; what is written waits until it can be.
+    """
+
+    async def knows_webhook(webhook: str) -> bool:
+        """Whether there is such a webhook, be it one that cannot be sent to."""
+
+    async def webhook_of(delivery: int) -> str:
+        """Whose delivery that is; NotFoundError."""
+
+    async def count(job: Job) -> int:
+        """How many deliveries `job`, kept or not, means, and has an event for."""
+
+    async def find(job: Job, after: int, most: int) -> tuple[list[int], int | None]:
+        """
+        Up to `most` deliveries that `job` means, ids greater than `after` and ascending; and the id
+        through which was looked, None at the end.
+
+        Looks at so many rows that it takes no time worth the name, so it may find none before the end.
+        """
+
+    async def hand_over(job: int, ids: Sequence[int], through: int | None, now: Micros) -> Handed:
+        """
+        Make deliveries found for `job` pending again, as redeliveries that are due now, and note that in it.
+
+        All in one transaction.  Not those that have none of its statuses any more; those without an event
+        are counted as skipped.  `through` is where the job goes on, None if it is done.  Does nothing to a
+        job that is not running or has gone that far already.  NotFoundError.
+        """
+
+    async def send_again(delivery: int, now: Micros) -> Delivery:
+        """
+        As `hand_over`, of one delivery, whatever way it was over.
+
+        NotFoundError, DeliveryPendingError, EventNotKeptError.
+        """
+
+    async def add(job: Job) -> None:
+        """Keep a new job."""
+
+    async def end(job: int, state: JobState, reason: str | None, at: Micros) -> Job:
+        """End a job if it is running; how it then stands.  NotFoundError."""
+
+    async def get(job: int) -> Job:
+        """A job as it is kept; NotFoundError."""
+
+    async def page(webhook: str | None, before: int | None, limit: int) -> list[Job]:
+        """See `IRedelivery.jobs`."""
+
+    async def running() -> list[Job]:
+        """Those that are running, oldest first."""
+
+
 
 
 class WebhookDisabledError(RedeliveryError):

@@ -88,10 +88,9 @@ class Dispatcher:
         """
         if webhook.id in self._lanes:
             raise ValueError(f"webhook {webhook.id} is there already: replace it")
-        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, Backlog(pending), trouble)
+        self._lanes[webhook.id] = self._new_lanes(webhook, transport, Backlog(pending), trouble)
         self._reroute()
-        if self._running and webhook.enabled:
-            lanes.start()
+        self._start(webhook.id)
 
     def replace(
         self,
@@ -112,14 +111,9 @@ class Dispatcher:
         old = self._lanes[webhook.id]
         if trouble is None and _receiver(webhook) == _receiver(old.webhook):
             trouble = old.trouble
-        self._lanes[webhook.id] = lanes = self._new_lanes(webhook, transport, old.backlog, trouble)
+        self._lanes[webhook.id] = self._new_lanes(webhook, transport, old.backlog, trouble)
         self._reroute()
-
-        def start() -> None:
-            if self._running and webhook.enabled and self._lanes.get(webhook.id) is lanes:
-                lanes.start()
-
-        return self._close(old, grace, start)
+        return self._close(old, grace)
 
     def remove(self, webhook: str, grace: float | None = None) -> Deferred[None]:
         """
@@ -139,10 +133,16 @@ class Dispatcher:
             webhook, transport, self._defaults, self._means, self._reroute, backlog, self._window, trouble
         )
 
-    def _close(
-        self, lanes: Lanes, grace: float | None, then: Callable[[], None] | None = None
-    ) -> Deferred[None]:
-        """Close `lanes`, then call `then`; what is returned may be cancelled without harm to either."""
+    def _start(self, webhook: str) -> None:
+        """Start a webhook's lanes, once no attempt of lanes that were there before is under way."""
+        lanes = self._lanes.get(webhook)
+        if lanes is None or not (self._running and lanes.webhook.enabled):
+            return
+        if not any(closing.webhook.id == webhook for closing in self._closing):
+            lanes.start()
+
+    def _close(self, lanes: Lanes, grace: float | None) -> Deferred[None]:
+        """Close `lanes`, then start their successor; that goes on if what is returned is cancelled."""
         done: Deferred[None] = Deferred()
         timer = self._means.reactor.callLater(lanes.longest_attempt if grace is None else grace, lanes.abort)
         self._closing.add(lanes)
@@ -153,8 +153,7 @@ class Dispatcher:
             self._closing.discard(lanes)
             if isinstance(result, Failure):
                 self._log.failure("Webhook {webhook} was not closed", result, webhook=lanes.webhook.id)
-            if then is not None:
-                then()
+            self._start(lanes.webhook.id)
             done.callback(None)
             if not self._closing and self._all_closed is not None:
                 all_closed, self._all_closed = self._all_closed, None
@@ -226,9 +225,9 @@ class Dispatcher:
 
     def send_again(self, webhook: str, deliveries: Sequence[Delivery]) -> None:
         """
-        Send `deliveries` of `webhook`, ids ascending, which were over and are pending again, and committed so.
+        Send `deliveries` of `webhook`, ids ascending, which were over and are pending again and committed so.
 
-        They are marked as redeliveries, keep their order within a call, and may come after younger events.
+        They keep their order within a call, and may come after younger events of it.
         """
         lanes = self._lanes.get(webhook)
         if lanes is not None:
@@ -243,9 +242,8 @@ class Dispatcher:
         Waits for none of them: a transport that is slow to start delays only its own webhook.
         """
         self._running = True
-        for lanes in self._lanes.values():
-            if lanes.webhook.enabled:
-                lanes.start()
+        for webhook in self._lanes:
+            self._start(webhook)
 
     async def stop(self, grace: float) -> None:
         """

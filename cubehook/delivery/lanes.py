@@ -86,12 +86,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     How a webhook's deliveries stand.
 
+    `enabled` is False once its settings, its receiver or its failures have disabled it.
     `pending` are those that are not over, on disk or in memory; `resident` those in memory.
     `state` is the breaker's; `held_until` is None unless nothing is sent until then.  `failures` are those in
     a row, the first of them at `failing_since`.  `problem` says in words why nothing is sent at all,
     None if something may be.
     """
 
+    enabled: bool
     pending: int
     resident: int
     in_flight: int
@@ -311,6 +313,7 @@ class Lanes:
         return Status(
             pending=self.backlog.pending,
             resident=self._window.resident,
+            enabled=self.wanted,
             in_flight=len(self._flights),
             state=self._breaker.state,
             held_until=self._breaker.held_until,

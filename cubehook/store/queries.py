@@ -17,6 +17,7 @@ from cubehook.store.schema import (
     calls,
     deliveries,
     events,
+    jobs,
     notifications,
     registrations,
 )
@@ -102,13 +103,14 @@ def pending(
             lanes[row[1]].append(row)
         for rows in lanes.values():
             rows.sort()
-            found += [_delivery(webhook, row) for row in rows]
+            found += [delivery(webhook, row) for row in rows]
             if len(found) >= limit:
                 return found
     return found
 
 
-def _delivery(webhook: str, row: Any) -> Delivery:
+def delivery(webhook: str, row: Any) -> Delivery:
+    """A pending delivery of `webhook`, from a row of columns as in `LANES`; MsgspecError if it is not one."""
     id, call, tried, due_at, spent, redelivery, event, cube, kind, at, body = row
     granularity = _granularities.get(kind)
     return Delivery(
@@ -186,7 +188,7 @@ def greatest_id(connection: Connection) -> int:
     """The greatest id in use, 0 if there is none."""
     return max(
         connection.scalar(select(func.max(table.c.id))) or 0
-        for table in (calls, notifications, events, deliveries, attempts)
+        for table in (calls, notifications, events, deliveries, attempts, jobs)
     )
 
 

@@ -24,6 +24,7 @@ from cubehook.records import Attempt, Delivery, Notification, Registration, Trou
 from cubehook.rotation import SigningSecrets
 from cubehook.store import migrate, queries, sealing, sqlite, sweeping
 from cubehook.store.errors import StoreClosedError, StoreError
+from cubehook.store.jobs import Jobs
 from cubehook.store.provisioning import Provisioned, fail_orphans, provision, rotate
 from cubehook.store.reader import Reader
 from cubehook.store.rows import Accepted, Item, Job, Recorded, Registered
@@ -97,6 +98,8 @@ class Store:
         self._sealer: sealing.Sealer | None = None
         self._begun = False
         self._open = False
+        self.jobs = Jobs(self.read, self._do)
+        """What is sent again, and how far that is: an `IJobStore`."""
         self.attempts_dropped = 0
         """Attempts whose log was given up because memory was full; their outcome was kept."""
 
@@ -236,6 +239,16 @@ class Store:
                 update(webhooks_table)
                 .where(webhooks_table.c.id == webhook)
                 .values(disabled_reason=reason, disabled_at=at)
+            )
+        )
+
+    async def enable_webhook(self, webhook: str) -> None:
+        """Forget that the webhook was disabled; returns when that is committed."""
+        await self._do(
+            lambda connection: connection.execute(
+                update(webhooks_table)
+                .where(webhooks_table.c.id == webhook)
+                .values(disabled_reason=None, disabled_at=None)
             )
         )
 

@@ -15,12 +15,14 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, f
 from cubehook.config import Retention
 from cubehook.events import Micros
 from cubehook.ids import first_id
+from cubehook.records import JobState
 from cubehook.store.schema import (
     PENDING,
     attempts,
     calls,
     deliveries,
     events,
+    jobs,
     notifications,
     registration_changes,
 )
@@ -35,6 +37,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: int
     attempts: int
     registration_changes: int
+    jobs: int = 0
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -49,8 +52,8 @@ def ranges(retention: Retention, now: Micros) -> list[Range]:
     """
     What is past its time at `now`, table by table.
 
-    Never an open call, a pending delivery, nor what either still needs.  An event stays as
-    long as either its call or its deliveries would, since a delivery is shown with its event.
+    Never an open call, a pending delivery, nor what either still needs; nor a job that is not over.  An
+    event stays as long as either its call or its deliveries would, since a delivery is shown with its event.
     """
     calls_before = first_id(max(0, now - retention.calls * 1_000_000))
     deliveries_before = first_id(max(0, now - retention.deliveries * 1_000_000))
@@ -82,6 +85,7 @@ def ranges(retention: Retention, now: Micros) -> list[Range]:
             and_(~open_call(events.c.call), ~owed(events.c.call)),
         ),
         Range(calls, calls_before, and_(calls.c.ended, ~owed(calls.c.id))),
+        Range(jobs, deliveries_before, jobs.c.state != str(JobState.RUNNING)),
     ]
 
 
