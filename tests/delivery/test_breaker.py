@@ -103,6 +103,24 @@ class TrialTests(SynchronousTestCase):
         self.assertEqual([False, False, True], fail(one, 3))
         self.assertEqual(2 * SECOND, one.held_until, "it begins with the first wait again")
 
+    def test_closed_it_forgets_what_share_failed(self) -> None:
+        one = breaker()
+        for _ in range(5):
+            one.succeeded(0)
+            one.failed(0, 0.5)
+        self.assertEqual(State.OPEN, one.state)
+        one.try_once()
+        one.release()
+        self.assertFalse(one.failed(1, 0.5))
+
+    def test_a_trial_that_fails_does_not_shorten_what_another_asked_for(self) -> None:
+        one = breaker()
+        fail(one, 3)
+        one.try_once()
+        one.asked(0, 90 * SECOND)
+        self.assertFalse(one.failed(1, 0.5, trial=True))
+        self.assertEqual(90 * SECOND, one.held_until)
+
     def test_each_trial_that_fails_doubles_the_wait_up_to_the_longest(self) -> None:
         one = breaker()
         fail(one, 3)
