@@ -39,6 +39,7 @@ from cubehook.calls.numbers import Numbers
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Changes, Tracker
 from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
+from cubehook.delivery.redelivery import Redelivery
 from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
 from cubehook.intake import Intake
@@ -136,6 +137,7 @@ class CubehookService(Service):
         self.dispatcher = Dispatcher(
             self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, self
         )
+        self.redelivery = Redelivery(self.store.jobs, self.dispatcher, self._ids, wall_clock, reactor)
         self.intake = Intake(
             trackers=self.trackers,
             journal=self.store,
@@ -222,6 +224,7 @@ class CubehookService(Service):
                 self._watches[registration.cube].restore(registration)
         self._add_webhooks(provisioned, await store.pending_counts())
         await self.dispatcher.start()
+        await self.redelivery.resume()
         for name, calls in orphans.items():
             gone = Tracker(name, self._ids.next, Numbers(), self.dispatcher.wants_leg_events)
             gone.restore(calls)
@@ -368,6 +371,7 @@ class CubehookService(Service):
             site.close_connections()
         await self.intake.settled()
         self.intake.stop()
+        self.redelivery.stop()
         await self.dispatcher.stop(STOP_GRACE)
         await self.store.close()
         self._log.info("cubehook has stopped")
