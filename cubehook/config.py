@@ -46,6 +46,9 @@ Patience: TypeAlias = Annotated[
 ProxyUrl: TypeAlias = Annotated[
     str, rules.rule("the http:// URL of a proxy, or an empty text", rules.proxy_url, rules.shown_url)
 ]
+NoProxy: TypeAlias = Annotated[
+    str, rules.rule('a host, a domain such as ".example.com", an address, a network, or "*"', rules.no_proxy)
+]
 Timeout: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=600)]
 Wait: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=30 * 86400)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -167,7 +170,7 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     deny: tuple[Network, ...] = ()
     allow: tuple[Network, ...] = ()
     proxy: ProxyUrl = ""
-    no_proxy: tuple[str, ...] = ()
+    no_proxy: tuple[NoProxy, ...] = ()
 
 
 class Manhole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -99,6 +99,33 @@ def proxy_url(text: str) -> str:
     return text
 
 
+_NO_PROXY = re.compile(
+    r"(?:\*?\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+_BRACKETED = re.compile(r"\[(?P<address>[^\]]*)\](?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+
+
+def no_proxy(text: str) -> str:
+    """Who is reached without a proxy: `*`, an address, a network, a host, a domain; perhaps with a port."""
+    if text == "*":
+        return text
+    try:
+        ip_network(text)
+        return text
+    except ValueError:
+        pass
+    found = _BRACKETED.fullmatch(text)
+    if found is not None:
+        ip_address(found["address"])
+    else:
+        if "/" in text:
+            network(text)
+        found = _NO_PROXY.fullmatch(text)
+    if found is None or not int(found["port"] or 1) or int(found["port"] or 1) > 65535:
+        raise ValueError("it is none of these")
+    return text
+
+
 def gateway_url(text: str) -> str:
     """An absolute http or https URL of the kind that names a gateway's or our own service."""
     if not _URL_TEXT.fullmatch(text):

@@ -95,6 +95,8 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     remote_address: str | None = None
     error_class: ErrorClass | None = None
     error: str | None = None
+    note: str | None = None
+    """What else is to be known of the way it went: a proxy, a certificate that was not verified."""
 
 
 class ITransport(Interface):
@@ -220,14 +222,18 @@ class ITransportContext(Interface):
         TLS as the webhook's `options` want it; to be called in `start`.
 
         A transport's struct of options inherits the keys from `TlsOptions`, and its plugin's `check`
-        calls `check_tls`.  ValueError for files that cannot be used.  `insecure` is warned of.
+        calls `check_tls`.  TlsFileError for files that cannot be used; let it pass out of `start`, which is
+        tried again.  `insecure` is warned of.
         """
 
-    def agent(tls: Tls | None = None) -> WebhookAgent:
+    def agent(
+        tls: Tls | None = None, proxy: str | None = None, no_proxy: Sequence[str] | None = None
+    ) -> WebhookAgent:
         """
         A new agent for HTTP, with a pool of its own, egress checked, TLS verified.
 
-        The transport owns it and must `close` it in `stop`.
+        `proxy` (its URL, empty for none) and `no_proxy` are those of `[egress]` unless given.  The transport
+        owns the agent and must `close` it in `stop`.
         """
 
     def endpoint(host: str, port: int, tls: Tls | bool | None = None) -> IStreamClientEndpoint:
@@ -387,12 +393,6 @@ class IRedelivery(Interface):
         """One job, as in `jobs`; NotFoundError."""
 
 
-class RedeliveryError(Exception):
-    """Something cannot be sent again; the text tells a person what, why, and what to do."""
-
-
-class NotFoundError(RedeliveryError):
-    """There is no such webhook, delivery or job."""
 class Handed(NamedTuple):
     """A job after a step, and the deliveries that this step made pending again, ids ascending."""
 
@@ -458,6 +458,12 @@ class IJobStore(Interface):
         """Those that are running, oldest first."""
 
 
+class RedeliveryError(Exception):
+    """Something cannot be sent again; the text tells a person what, why, and what to do."""
+
+
+class NotFoundError(RedeliveryError):
+    """There is no such webhook, delivery or job."""
 
 
 class WebhookDisabledError(RedeliveryError):

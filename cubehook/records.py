@@ -108,6 +108,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error_class: ErrorClass | None = None
     error: str | None = None
     """What went wrong, in words."""
+    note: str | None = None
+    """What else is to be known of the way it went: a proxy, a certificate that was not verified."""
 
 
 class JobState(enum.StrEnum):

@@ -8,18 +8,20 @@ is made.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IHandshakeListener,
     IHostnameResolver,
     IHostResolution,
+    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IReactorPluggableNameResolver,
@@ -38,7 +40,9 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from cubehook.net.egress import BlockedError, EgressPolicy
-from cubehook.net.tls import Tls, verified
+from cubehook.net.journey import Journey, Phase, address_text, literal
+from cubehook.net.proxy import NoProxy, Proxy, TunnelEndpoint
+from cubehook.net.tls import UNVERIFIED, Tls, verified
 
 Origin: TypeAlias = tuple[bytes, bytes, int]
 """Scheme, host and port."""
@@ -57,26 +61,60 @@ CLOSE_TIMEOUT = 2.0
 """Seconds that `WebhookAgent.close` gives receivers to close their side before connections are cut."""
 
 
-class Phase(enum.StrEnum):
-    """How far an exchange has come, as words that follow "while"."""
-
-    CONNECTING = "connecting"
-    HANDSHAKE = "negotiating TLS"
-    WAITING = "waiting for the answer"
-    READING = "reading the answer's body"
-
-
 class Target:
-    """What a URL says: the origin, the endpoint it is reached by, and what a request's head has of it."""
+    """What a URL says: the way to its origin, and what a request's head has of it."""
 
-    __slots__ = ("endpoint", "host", "origin", "path", "url")
+    __slots__ = ("host", "origin", "path", "route", "url")
 
-    def __init__(self, url: bytes, origin: Origin, endpoint: IStreamClientEndpoint, uri: URI) -> None:
+    def __init__(self, url: bytes, origin: Origin, route: Route, uri: URI) -> None:
         self.url = url
         self.origin = origin
-        self.endpoint = endpoint
+        self.route = route
         self.path = _origin_form(uri)
         self.host: bytes = uri.netloc.rpartition(b"@")[2]
+
+
+class Route:
+    """
+    The way to one origin: directly or through `proxy`, and over TLS if `creator` makes its connections.
+
+    `note` is what the log of attempts says of all that goes this way.
+    """
+
+    def __init__(
+        self,
+        tcp: GuardedEndpoint | TunnelEndpoint,
+        proxy: Proxy | None,
+        creator: IOpenSSLClientConnectionCreator | None,
+        note: str | None,
+    ) -> None:
+        self._tcp = tcp
+        self._creator = creator
+        self.proxy = proxy
+        self.note = note
+
+    @property
+    def is_tls(self) -> bool:
+        return self._creator is not None
+
+    def connect(self, factory: IProtocolFactory, journey: Journey) -> Deferred[IProtocol]:
+        """A new connection; what it goes through is told to `journey`."""
+        endpoint: IStreamClientEndpoint = _Watched(self._tcp, journey)
+        if self._creator is not None:
+            endpoint = wrapClientTLS(self._creator, endpoint)
+        return endpoint.connect(factory)
+
+
+@implementer(IStreamClientEndpoint)
+class _Watched:
+    """`tcp`, for one connection that `journey` is told of."""
+
+    def __init__(self, tcp: GuardedEndpoint | TunnelEndpoint, journey: Journey) -> None:
+        self._tcp = tcp
+        self._journey = journey
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return self._tcp.connect(protocolFactory, self._journey)
 
 
 def _origin_form(uri: URI) -> bytes:
@@ -92,7 +130,8 @@ class WebhookAgent:
     An agent for one webhook.  Nothing of it is shared with another: no connection, no cookie.
 
     `timeout` bounds each attempt to connect, in seconds; `concurrency` is how many idle connections
-    are kept.  `tls` says how TLS is spoken; `verified()` unless given.
+    are kept.  `tls` says how TLS is spoken; `verified()` unless given.  `proxy` is asked to connect to
+    every host that `no_proxy` does not name.
     """
 
     def __init__(
@@ -103,18 +142,30 @@ class WebhookAgent:
         timeout: float,
         concurrency: int,
         tls: Tls | None = None,
+        proxy: str = "",
+        no_proxy: Iterable[str] = (),
     ) -> None:
         self.reactor = reactor
         self._policy = policy
         self._timeout = timeout
         self._tls = tls or verified()
-        self._endpoints: dict[Origin, IStreamClientEndpoint] = {}
+        self._no_proxy = NoProxy(no_proxy)
+        self._proxy: Proxy | None = None
+        if proxy:
+            self._proxy = Proxy(proxy)
+            self._to_proxy = GuardedEndpoint(reactor, policy, self._proxy.host, self._proxy.port, timeout)
+        self._routes: dict[Origin, Route] = {}
         self._target: Target | None = None
         self._meters: dict[Any, _Meter] = {}
         self._pool = pool = HTTPConnectionPool(reactor)
         pool.maxPersistentPerHost = concurrency
         pool.cachedConnectionTimeout = IDLE_TIMEOUT
         pool.retryAutomatically = False
+
+    @property
+    def shows_certificate(self) -> bool:
+        """It has a client certificate to show."""
+        return self._tls.shows_certificate
 
     def exchange(self) -> Exchange:
         """An agent for one request, which remembers how far it came and with whom."""
@@ -124,21 +175,33 @@ class WebhookAgent:
         """
         Where `url` leads; SchemeNotSupported if it is neither http nor https.
 
-        The last answer is remembered, since a webhook has but one URL, and an endpoint for each origin.
+        The last answer is remembered, since a webhook has but one URL, and a route for each origin.
         """
         target = self._target
         if target is None or target.url != url:
             uri = URI.fromBytes(url)
             origin = (uri.scheme, uri.host, uri.port)
-            endpoint = self._endpoints.get(origin)
-            if endpoint is None:
-                endpoint = self._endpoints[origin] = self._make_endpoint(uri)
-            target = self._target = Target(url, origin, endpoint, uri)
+            route = self._routes.get(origin)
+            if route is None:
+                route = self._routes[origin] = self._make_route(uri)
+            target = self._target = Target(url, origin, route, uri)
         return target
 
-    def connection(self, target: Target) -> Deferred[Any]:
-        """A connection to `target`, kept from before or new."""
-        return self._pool.getConnection(target.origin, target.endpoint)
+    def connection(self, target: Target, exchange: Exchange) -> Deferred[Any]:
+        """A connection to `target` for `exchange`: kept from before, or one that it makes."""
+        return self._pool.getConnection(target.origin, exchange)
+
+    def connect(
+        self, route: Route, protocolFactory: IProtocolFactory, journey: Journey
+    ) -> Deferred[IProtocol]:
+        """A new connection, with a meter before it."""
+
+        def unwrap(meter: Any) -> IProtocol:
+            connection: IProtocol = meter.connection
+            return connection
+
+        factory = _MeterFactory(protocolFactory, self._meters, journey, route.is_tls)
+        return route.connect(factory, journey).addCallback(unwrap)
 
     def meter(self, connection: Any) -> _Meter:
         """What counts the bytes of a connection made here."""
@@ -158,25 +221,32 @@ class WebhookAgent:
         for connection in list(self._meters):
             connection.transport.abortConnection()
 
-    def _make_endpoint(self, uri: URI) -> IStreamClientEndpoint:
+    def _make_route(self, uri: URI) -> Route:
         host = uri.host.decode("ascii")
-        endpoint: IStreamClientEndpoint = GuardedEndpoint(
-            self.reactor, self._policy, host, uri.port, self._timeout
-        )
-        if uri.scheme == b"https":
-            endpoint = wrapClientTLS(self._tls.creator(host), endpoint)
-        elif uri.scheme != b"http":
+        if uri.scheme not in (b"http", b"https"):
             raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
-        return _MeteredEndpoint(endpoint, self._meters)
+        creator = self._tls.creator(host) if uri.scheme == b"https" else None
+        notes = [UNVERIFIED] if creator is not None and self._tls.insecure else []
+        proxy = self._proxy
+        tcp: GuardedEndpoint | TunnelEndpoint
+        if proxy is None or self._no_proxy.names(host, uri.port):
+            proxy = None
+            tcp = GuardedEndpoint(self.reactor, self._policy, host, uri.port, self._timeout)
+        else:
+            tcp = TunnelEndpoint(
+                self.reactor, self._policy, proxy, self._to_proxy, host, uri.port, self._timeout
+            )
+            notes.insert(0, f"through the proxy {proxy}")
+        return Route(tcp, proxy, creator, "; ".join(notes) or None)
 
 
-@implementer(IAgent)
+@implementer(IAgent, IStreamClientEndpoint)
 class Exchange:
     """
     One request and its response over a `WebhookAgent`.
 
-    It is an IAgent, for treq to be put around.  `phase` tells how far it came, `peer` the address
-    of the receiver once connected, `encoding` the response's Content-Encoding.
+    It is an IAgent, for treq to be put around.  `journey` tells how far it came and whom it talked to,
+    `encoding` the response's Content-Encoding.
 
     The response's body comes as sent: treq would decompress gzip without a bound on what comes out
     of it, so `Content-Encoding` is taken off here, for `cubehook.net.body` to do it with one, and
@@ -185,10 +255,11 @@ class Exchange:
 
     encoding = b""
     _connection: Any = None
-    _answered = False
+    _route: Route | None = None
 
     def __init__(self, agent: WebhookAgent) -> None:
         self._agent = agent
+        self.journey = Journey(agent.reactor.seconds)
 
     def request(
         self,
@@ -199,32 +270,37 @@ class Exchange:
     ) -> Deferred[IResponse]:
         # What Twisted's Agent does, which would take the URL apart anew for each request.
         target = self._agent.target(uri)
+        self._route = target.route
         headers = Headers() if headers is None else headers
         headers.removeHeader(b"accept-encoding")
         if not headers.hasHeader(b"host"):
             headers.addRawHeader(b"host", target.host)
         request = Request(method, target.path, headers, bodyProducer, persistent=True)
-        answered: Deferred[IResponse] = self._agent.connection(target).addCallback(self._connected, request)
+        connected = self._agent.connection(target, self)
+        answered: Deferred[IResponse] = connected.addCallback(self._connected, request)
         return answered.addCallback(self._headers_received)
 
-    @property
-    def phase(self) -> Phase:
-        if self._connection is None:
-            return Phase.CONNECTING
-        if self._answered:
-            return Phase.READING
-        certificate = getattr(self._connection.transport, "getPeerCertificate", None)
-        if certificate is not None and certificate() is None:
-            return Phase.HANDSHAKE
-        return Phase.WAITING
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """For the pool, which has no connection to use again: make one, and remember how it went."""
+        assert self._route is not None
+        return self._agent.connect(self._route, protocolFactory, self.journey)
 
     @property
-    def peer(self) -> str | None:
-        """The receiver's address and port, or None if there was no connection."""
-        if self._connection is None:
-            return None
-        peer = self._connection.transport.getPeer()
-        return f"[{peer.host}]:{peer.port}" if ":" in peer.host else f"{peer.host}:{peer.port}"
+    def proxy(self) -> Proxy | None:
+        """The proxy it goes through."""
+        return self._route.proxy if self._route is not None else None
+
+    @property
+    def note(self) -> str | None:
+        """What is to be said of the way it goes."""
+        return self._route.note if self._route is not None else None
+
+    @property
+    def asked_for_certificate(self) -> bool:
+        """The receiver named authorities whose certificates it takes of clients, and we have none."""
+        if self._connection is None or self._agent.shows_certificate:
+            return False
+        return self._route is not None and self._route.is_tls and self._meter.asked_for_certificate
 
     def abort(self) -> None:
         """Cut the connection at once, whatever is still on its way."""
@@ -232,14 +308,18 @@ class Exchange:
             self._connection.transport.abortConnection()
 
     def _connected(self, connection: Any, request: Request) -> Deferred[IResponse]:
-        self._meter = self._agent.meter(connection)
-        self._meter.expect_headers()
+        self._meter = meter = self._agent.meter(connection)
+        meter.expect_headers()
         self._connection = connection
+        journey = self.journey
+        journey.connected_to = meter.peer
+        if not meter.handshaking:
+            journey.enter(Phase.WAITING)
         answered: Deferred[IResponse] = connection.request(request)
         return answered
 
     def _headers_received(self, response: IResponse) -> IResponse:
-        self._answered = True
+        self.journey.enter(Phase.READING)
         self._meter.headers_received()
         if not 100 <= response.code <= 999:
             # Twisted takes any number, also one that would fit into no log.
@@ -265,8 +345,11 @@ class GuardedEndpoint:
         self._timeout = timeout
         self._names = SharedLookup(reactor, host)
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        guard = _Guard(self._reactor, self._policy, self._names)
+    def connect(
+        self, protocolFactory: IProtocolFactory, journey: Journey | None = None
+    ) -> Deferred[IProtocol]:
+        """As any endpoint; `journey` is told how it goes."""
+        guard = _Guard(self._reactor, self._policy, self._names, journey)
         endpoint = HostnameEndpoint(guard, _ANY_NAME, self._port, self._timeout)
 
         def cancel(connected: Deferred[IProtocol]) -> None:
@@ -305,10 +388,13 @@ class _Guard:
 
     blocked: BlockedError | None = None
 
-    def __init__(self, reactor: Any, policy: EgressPolicy, names: SharedLookup) -> None:
+    def __init__(
+        self, reactor: Any, policy: EgressPolicy, names: SharedLookup, journey: Journey | None = None
+    ) -> None:
         self._reactor = reactor
         self._policy = policy
         self._names = names
+        self._journey = journey
 
     @property
     def nameResolver(self) -> IHostnameResolver:
@@ -325,12 +411,16 @@ class _Guard:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
+        if self._journey is not None and literal(self._names.host) is None:
+            self._journey.enter(Phase.RESOLVING)
         return self._names.ask(_Filter(resolutionReceiver, self._permits), portNumber)
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> Any:
         self._policy.check(host)
+        if self._journey is not None:
+            self._journey.tries(host, port)
         return self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
 
     def listenTCP(self, *args: Any, **kwargs: Any) -> Any:
@@ -359,7 +449,7 @@ class _Guard:
 
 class SharedLookup:
     """
-    Resolves `host` for all who ask at about the same time with one question.
+    Resolves `host` for all who ask at about the same time with one question; an address is its own answer.
 
     The resolver's threads are few, all webhooks share them, and one is held for as long as a name server
     is silent, whether or not anyone still waits.  So a webhook may hold but one.
@@ -367,21 +457,29 @@ class SharedLookup:
 
     def __init__(self, reactor: Any, host: str) -> None:
         self._reactor = reactor
-        self._host = host
+        self.host = host
         self._lookup: _Lookup | None = None
         self._asked_at = 0.0
 
     def ask(self, receiver: IResolutionReceiver, port: int) -> IHostResolution:
         """Tell `receiver` the addresses, with `port`, which is always the same."""
+        address = literal(self.host)
+        if address is not None:
+            kind = IPv6Address if ":" in address else IPv4Address
+            answer = _Lookup(address)
+            answer.wait(receiver)
+            answer.addressResolved(kind("TCP", address, port))
+            answer.resolutionComplete()
+            return answer
         now = self._reactor.seconds()
         lookup = self._lookup
         if lookup is not None and not lookup.over and now < self._asked_at + LOOKUP_SECONDS:
             lookup.wait(receiver)
         else:
-            lookup = self._lookup = _Lookup(self._host)
+            lookup = self._lookup = _Lookup(self.host)
             self._asked_at = now
             lookup.wait(receiver)
-            self._reactor.nameResolver.resolveHostName(lookup, self._host, portNumber=port)
+            self._reactor.nameResolver.resolveHostName(lookup, self.host, portNumber=port)
         return lookup
 
 
@@ -444,25 +542,49 @@ class OverlongError(Exception):
     """The receiver sent headers without end."""
 
 
+@implementer(IHandshakeListener)
 class _Meter(Protocol):
     """
     Stands before a connection and cuts it when a response's headers take more than `HEADERS` bytes.
 
     Twisted's client limits the length of a line, but not their number.  Only what is received passes
-    through here; the connection has the real transport.
+    through here; the connection has the real transport.  `journey`, that of the exchange which the
+    connection is made for, is told of the TLS handshake.
     """
 
+    peer: str | None = None
+    """Address and port of the other end."""
     _left: int | None = None
     _overlong = False
 
-    def __init__(self, connection: Any, open_meters: dict[Any, _Meter]) -> None:
+    def __init__(
+        self, connection: Any, open_meters: dict[Any, _Meter], journey: Journey, is_tls: bool
+    ) -> None:
         self.connection = connection
+        self.handshaking = is_tls
         self._open_meters = open_meters
+        self._journey = journey if is_tls else None
+
+    @property
+    def asked_for_certificate(self) -> bool:
+        """The other end named authorities whose certificates it takes of clients; only over TLS."""
+        return bool(self._transport.getHandle().get_client_ca_list())
 
     def makeConnection(self, transport: Any) -> None:
+        self._transport = transport
         self._abort = transport.abortConnection
+        peer = transport.getPeer()
+        self.peer = address_text(peer.host, peer.port)
         self._open_meters[self.connection] = self
+        if self._journey is not None:
+            self._journey.enter(Phase.TLS)
         self.connection.makeConnection(transport)
+
+    def handshakeCompleted(self) -> None:
+        self.handshaking = False
+        if self._journey is not None:
+            self._journey.enter(Phase.WAITING)
+            self._journey = None
 
     def expect_headers(self) -> None:
         self._left = HEADERS
@@ -487,26 +609,18 @@ class _Meter(Protocol):
 class _MeterFactory(Factory):
     noisy = False
 
-    def __init__(self, factory: IProtocolFactory, open_meters: dict[Any, _Meter]) -> None:
+    def __init__(
+        self,
+        factory: IProtocolFactory,
+        open_meters: dict[Any, _Meter],
+        journey: Journey,
+        is_tls: bool,
+    ) -> None:
         self._factory = factory
         self._open_meters = open_meters
+        self._journey = journey
+        self._is_tls = is_tls
 
     def buildProtocol(self, addr: Any) -> _Meter:
-        return _Meter(self._factory.buildProtocol(addr), self._open_meters)
-
-
-@implementer(IStreamClientEndpoint)
-class _MeteredEndpoint:
-    """Puts a meter before each connection that `endpoint` makes, and keeps the open ones in `open_meters`."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, open_meters: dict[Any, _Meter]) -> None:
-        self._endpoint = endpoint
-        self._open_meters = open_meters
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        def unwrap(meter: Any) -> IProtocol:
-            connection: IProtocol = meter.connection
-            return connection
-
-        factory = _MeterFactory(protocolFactory, self._open_meters)
-        return self._endpoint.connect(factory).addCallback(unwrap)
+        connection = self._factory.buildProtocol(addr)
+        return _Meter(connection, self._open_meters, self._journey, self._is_tls)

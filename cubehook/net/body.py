@@ -7,6 +7,7 @@ unpacks to gigabytes costs no memory.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
+from cubehook.text import printable
+
 KEPT = 64 << 10
 """Bytes of a body that are kept (contract, section 4)."""
 
@@ -25,6 +28,24 @@ READ = 1 << 20
 
 _STEP = KEPT + 1
 """Bytes decompressed at a time; a step that stops short of the data's end is then known to be past `KEPT`."""
+
+_MARKUP = re.compile(r"<[^<>]*>")
+_LOOKED_AT = 4096
+
+
+def first_line(text: str) -> str:
+    """
+    The first line of an answer's body that says something, fit to be shown, at most 200 characters and an
+    ellipsis; empty if none of its beginning does.  Of a page, without the markup.
+    """
+    text = text[:_LOOKED_AT]
+    if text.lstrip().startswith("<"):
+        text = _MARKUP.sub("", text)
+    for line in text.splitlines():
+        line = line.strip()
+        if line:
+            return printable(line)
+    return ""
 
 
 class BodyReader(Protocol):

@@ -5,6 +5,9 @@ Metadata services, link-local, unspecified, multicast and broadcast addresses ar
 written.  Of the networks in `deny` and `allow` the narrowest that holds an address decides, `deny` on a
 tie.  Where none holds it, loopback is denied and everything else allowed, private ranges too.
 
+Two more metadata services stand at addresses that may be somebody's own (carrier-grade NAT, unique local):
+they are denied unless `allow` names the very address; a network around it is not enough.
+
 An IPv4 address inside an IPv6 one (mapped, compatible, NAT64, 6to4, Teredo) is judged as well, since the
 packet may end there.
 """
@@ -54,6 +57,7 @@ _ALWAYS: tuple[tuple[str, tuple[Network, ...]], ...] = tuple(
         ("broadcast is always denied", ("255.255.255.255/32",)),
     )
 )
+_METADATA: tuple[Network, ...] = (ip_network("100.100.100.200/32"), ip_network("fd20:ce::254/128"))
 _LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -91,7 +95,11 @@ class EgressPolicy:
         # Prefixes of the two families are not comparable, but an address meets those of its own only.
         for network, denied in self._rules:
             if address.version == network.version and address in network:
+                if not denied and network.num_addresses > 1 and _within(address, _METADATA):
+                    break
                 return f"{network} is in egress.deny" if denied else None
+        if _within(address, _METADATA):
+            return f"it is a cloud's metadata service; add {address} itself to egress.allow if it is meant"
         if _within(address, _LOOPBACK):
             network = next(network for network in _LOOPBACK if network.version == address.version)
             return f"loopback is denied; add {network} to egress.allow if it is meant"

@@ -11,7 +11,7 @@ import datetime
 import functools
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from cryptography import x509
@@ -41,17 +41,22 @@ class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a transport's options say of TLS; for the structs of options to inherit from.
 
-    Files are PEM, relative to the state folder, and read again when they change.  `ca_file` holds the
-    authorities that may vouch for the receiver, in place of those the platform trusts.
-    `client_certificate`, with the chain that completes it, and `client_key` are shown to a receiver that
-    asks for them; without `client_key` the key is in the certificate's file.  `insecure` accepts any
-    certificate whatever: whoever is in between can read and change what is sent.
+    Files are PEM, relative to the state folder, and read again when they change.
     """
 
-    ca_file: str | None = None
-    client_certificate: str | None = None
-    client_key: str | None = None
-    insecure: bool = False
+    ca_file: Annotated[
+        str | None,
+        msgspec.Meta(description="the authorities that may vouch for the receiver, not the platform's"),
+    ] = None
+    client_certificate: Annotated[
+        str | None, msgspec.Meta(description="our own certificate and the chain that completes it")
+    ] = None
+    client_key: Annotated[
+        str | None, msgspec.Meta(description="its private key, if that is not in the same file")
+    ] = None
+    insecure: Annotated[
+        bool, msgspec.Meta(description="accept any certificate: whoever is in between reads all that is sent")
+    ] = False
 
 
 def check_tls(options: TlsOptions) -> list[tuple[str, str]]:
@@ -66,11 +71,16 @@ def check_tls(options: TlsOptions) -> list[tuple[str, str]]:
     return problems
 
 
+class TlsFileError(Exception):
+    """A file of the TLS options cannot be used; the text names the option and the file, and says why."""
+
+
 class Tls:
     """
     TLS as one webhook, `owner`, wants it.
 
-    ValueError from the constructor names the option whose file cannot be used and why.  A file that
+    The constructor raises TlsFileError: no ValueError, since such a file can be mended and `ITransport.start`
+    is then tried again.  A file that
     changes is read again for the next connection; if it cannot be used, what was read before stays in
     use, and the log says why.  No other webhook's connections are made by this.
     """
@@ -87,6 +97,11 @@ class Tls:
         self._stamps = self._stamped()
         self._context = self._made() if self._files else None
 
+    @property
+    def shows_certificate(self) -> bool:
+        """There is a client certificate to show."""
+        return self._certificate is not None
+
     def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         """What makes a connection to `host`, for `wrapClientTLS`; files may change after this."""
         creator: IOpenSSLClientConnectionCreator = _Creator(host, self)
@@ -101,7 +116,7 @@ class Tls:
             self._stamps = stamps
             try:
                 self._context = self._made()
-            except ValueError as error:
+            except TlsFileError as error:
                 self._log.error(
                     "{owner}: {error}; what was read before it changed stays in use",
                     owner=self._owner,
@@ -115,7 +130,7 @@ class Tls:
         """
         The same for the standard library's TLS, for libraries that open their sockets themselves.
 
-        Made from the files as they are now; ValueError as from the constructor.
+        Made from the files as they are now; TlsFileError as from the constructor.
         """
         if self._files:
             self._made()
@@ -171,16 +186,15 @@ def _read(option: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"options.{option}: {path} cannot be read: {error.strerror}") from error
+        raise TlsFileError(f"options.{option}: {path} cannot be read: {error.strerror}") from error
 
 
 def _certificates(option: str, path: Path) -> list[x509.Certificate]:
+    pem = _read(option, path)
     try:
-        return x509.load_pem_x509_certificates(_read(option, path))
+        return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        if error.args and str(error).startswith("options."):
-            raise
-        raise ValueError(f"options.{option}: {path} holds no certificates in PEM") from error
+        raise TlsFileError(f"options.{option}: {path} holds no certificates in PEM") from error
 
 
 def _authorities(path: Path) -> Any:
@@ -198,22 +212,24 @@ def _identity(certificate: Path, key: Path) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC)
     begins, ends = shown.not_valid_before_utc, shown.not_valid_after_utc
     if ends < now:
-        raise ValueError(f"options.client_certificate: {certificate} expired on {ends:%Y-%m-%d}")
+        raise TlsFileError(f"options.client_certificate: {certificate} expired on {ends:%Y-%m-%d}")
     if begins > now:
-        raise ValueError(f"options.client_certificate: {certificate} is not valid before {begins:%Y-%m-%d}")
+        raise TlsFileError(f"options.client_certificate: {certificate} is not valid before {begins:%Y-%m-%d}")
     pem = _read("client_key", key)
     # OpenSSL's own loader would ask for a passphrase on the terminal.
     try:
         private = load_pem_private_key(pem, None)
     except TypeError as error:
-        raise ValueError(
+        raise TlsFileError(
             f"options.client_key: {key} is encrypted; write the key without a passphrase, readable by "
             "cubehook's user only"
         ) from error
     except Exception as error:
-        raise ValueError(f"options.client_key: {key} holds no private key in PEM that can be used") from error
+        raise TlsFileError(
+            f"options.client_key: {key} holds no private key in PEM that can be used"
+        ) from error
     if _public(private.public_key()) != _public(shown.public_key()):
-        raise ValueError(f"options.client_key: {key} is not the key of the certificate in {certificate}")
+        raise TlsFileError(f"options.client_key: {key} is not the key of the certificate in {certificate}")
     return {
         "privateKey": PKey.from_cryptography_key(private),  # type: ignore[arg-type]
         "certificate": X509.from_cryptography(shown),

@@ -40,6 +40,8 @@ class TransportContext:
         version: str,
         timeout: float,
         concurrency: int,
+        proxy: str = "",
+        no_proxy: Sequence[str] = (),
     ) -> None:
         self.reactor = reactor
         self.webhook = webhook
@@ -49,6 +51,8 @@ class TransportContext:
         self.egress = egress
         self._timeout = timeout
         self._concurrency = concurrency
+        self._proxy = proxy
+        self._no_proxy = no_proxy
         self._addresses: dict[str, Addresses] = {}
 
     def tls(self, options: TlsOptions) -> Tls:
@@ -70,9 +74,17 @@ class TransportContext:
             known = self._addresses[host] = Addresses(self.reactor, self.egress, host)
         return await known.get()
 
-    def agent(self, tls: Tls | None = None) -> WebhookAgent:
+    def agent(
+        self, tls: Tls | None = None, proxy: str | None = None, no_proxy: Sequence[str] | None = None
+    ) -> WebhookAgent:
         return WebhookAgent(
-            self.reactor, self.egress, timeout=self._timeout, concurrency=self._concurrency, tls=tls
+            self.reactor,
+            self.egress,
+            timeout=self._timeout,
+            concurrency=self._concurrency,
+            tls=tls,
+            proxy=self._proxy if proxy is None else proxy,
+            no_proxy=self._no_proxy if no_proxy is None else no_proxy,
         )
 
     def endpoint(self, host: str, port: int, tls: Tls | bool | None = None) -> IStreamClientEndpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,14 +21,14 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from cubehook.config import Webhook
-from cubehook.config_rules import header_name, header_value
+from cubehook.config_rules import header_name, header_value, no_proxy, proxy_url
 from cubehook.delivery.schedule import parse_retry_after
 from cubehook.delivery.signing import decode_secret, sign
 from cubehook.events import Micros
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
-from cubehook.net.agent import Exchange, Phase, WebhookAgent
-from cubehook.net.body import BodyReader
-from cubehook.net.failures import explain
+from cubehook.net.agent import Exchange, WebhookAgent
+from cubehook.net.body import BodyReader, first_line
+from cubehook.net.failures import explain, timed_out
 from cubehook.net.tls import TlsOptions, check_tls
 from cubehook.net.urls import MASK, masked_url
 from cubehook.records import ErrorClass
@@ -46,6 +46,7 @@ _RESERVED = frozenset(
         "expect",
         "host",
         "keep-alive",
+        "proxy-authorization",
         "proxy-connection",
         "te",
         "trailer",
@@ -55,7 +56,10 @@ _RESERVED = frozenset(
 )
 _URL_TEXT = re.compile(r"[!-~]*")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_SIGNED_PREFIX = "webhook-"
+_PREFIXES = {
+    "webhook-": "no webhook-* header: they carry the signature",
+    "cubehook-": "no cubehook-* header: they tell of the delivery",
+}
 _HOLDING = frozenset((429, 502, 503, 504))
 _LOGGED_HEADERS = 16 << 10
 """Characters of response headers that are kept."""
@@ -63,6 +67,13 @@ _LOGGED_HEADERS = 16 << 10
 
 class HttpOptions(TlsOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `options` of a webhook over HTTP."""
+
+    proxy: Annotated[
+        str | None, msgspec.Meta(description='the URL of an HTTP proxy, "" for none; else that of [egress]')
+    ] = None
+    no_proxy: Annotated[
+        tuple[str, ...] | None, msgspec.Meta(description="whom to reach without it; else that of [egress]")
+    ] = None
 
 
 @implementer(ITransportPlugin)
@@ -84,7 +95,7 @@ class HttpPlugin:
             expected = _expected_header(name, value)
             if expected is not None:
                 problems.append((f"headers.{name}", expected))
-        return problems + check_tls(options)
+        return problems + check_tls(options) + _check_proxy(options)
 
     def create(self, webhook: Webhook, options: HttpOptions, context: ITransportContext) -> ITransport:
         return HttpTransport(webhook, options, context)
@@ -115,7 +126,9 @@ class HttpTransport:
         self._masked = dict.fromkeys(self._own, MASK)
 
     async def start(self) -> None:
-        self._agent = self._context.agent(self._context.tls(self._options))
+        options = self._options
+        tls = self._context.tls(options)
+        self._agent = self._context.agent(tls, proxy=options.proxy, no_proxy=options.no_proxy)
 
     async def stop(self) -> None:
         if self._agent is not None:
@@ -153,23 +166,30 @@ class HttpTransport:
             problem = deadline.explain(Failure())
         finally:
             deadline.cancel()
+        phases = exchange.journey.phases()
         if response is None:
             verdict = _UNANSWERED
         else:
             now = outbound.at + int(deadline.elapsed() * 1_000_000)
             verdict = _judge(response, now)
         error_class, error = problem or (verdict.error_class, verdict.error)
+        body = reader.content.decode("utf-8", "replace") if reader is not None else None
+        if error is not None and problem is None and body:
+            line = first_line(body)
+            error = f"{error}: {line}" if line else error
         return Sent(
             delivered=verdict.delivered and problem is None,
             gone=verdict.gone,
             hold=verdict.hold,
+            phases=phases,
+            note=exchange.note,
             method=self._method,
             url=self._shown_url,
             request_headers=shown | self._masked,
             status=response.code if response is not None else None,
             response_headers=_response_headers(response, exchange.encoding) if response is not None else {},
-            response_body=reader.content.decode("utf-8", "replace") if reader is not None else None,
-            remote_address=exchange.peer,
+            response_body=body,
+            remote_address=exchange.journey.address,
             error_class=error_class,
             error=error,
         )
@@ -177,13 +197,16 @@ class HttpTransport:
     def _request_headers(self, outbound: Outbound) -> dict[str, str]:
         """All but the webhook's own."""
         timestamp = outbound.at // 1_000_000
-        return {
+        headers = {
             **self._fixed,
             "Content-Type": self._content_type or outbound.content_type,
             "webhook-id": outbound.id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(self._secrets, outbound.id, timestamp, outbound.body),
         }
+        if outbound.redelivery:
+            headers["cubehook-redelivery"] = "true"
+        return headers
 
 
 class _WireUrl(EncodedURL):
@@ -234,7 +257,7 @@ class _Deadline:
         self._seconds = seconds
         self._exchange = exchange
         self._started = reactor.seconds()
-        self._missed: Phase | None = None
+        self._missed: str | None = None
         self._call = reactor.callLater(seconds, self._expire)
 
     def bound(self, awaited: Deferred[Any]) -> Deferred[Any]:
@@ -249,8 +272,8 @@ class _Deadline:
     def explain(self, failure: Failure) -> tuple[ErrorClass, str]:
         """Class and words for what ended the exchange; raises what was not the receiver's doing."""
         if self._missed is not None:
-            return ErrorClass.TIMEOUT, f"timed out after {self._seconds:g} s while {self._missed}"
-        explained = explain(failure, self._exchange.phase)
+            return ErrorClass.TIMEOUT, self._missed
+        explained = explain(failure, self._exchange)
         if explained is None:
             failure.raiseException()
         return explained
@@ -260,7 +283,7 @@ class _Deadline:
             self._call.cancel()
 
     def _expire(self) -> None:
-        self._missed = self._exchange.phase
+        self._missed = timed_out(self._seconds, self._exchange)
         self._awaited.cancel()
 
 
@@ -355,6 +378,22 @@ def _host(url: EncodedURL) -> str:
     return host if url.port == {"http": 80, "https": 443}[url.scheme] else f"{host}:{url.port}"
 
 
+def _check_proxy(options: HttpOptions) -> list[tuple[str, str]]:
+    problems = []
+    try:
+        proxy_url(options.proxy or "")
+    except ValueError as error:
+        problems.append(("options.proxy", f"the http:// URL of a proxy, or an empty text ({error})"))
+    for index, entry in enumerate(options.no_proxy or ()):
+        try:
+            no_proxy(entry)
+        except ValueError as error:
+            problems.append(
+                (f"options.no_proxy[{index}]", f"a host, a domain, an address, a network or * ({error})")
+            )
+    return problems
+
+
 def _expected_url(text: str) -> str | None:
     """What a receiver's URL must be, if `text` is not."""
     try:
@@ -386,8 +425,9 @@ def _is_host(host: str) -> bool:
 def _expected_header(name: str, value: str) -> str | None:
     """What a webhook's own header must be, if this one is not."""
     lowered = name.lower()
-    if lowered.startswith(_SIGNED_PREFIX):
-        return "no webhook-* header: they carry the signature"
+    for prefix, expected in _PREFIXES.items():
+        if lowered.startswith(prefix):
+            return expected
     if lowered in _RESERVED:
         return "a header that cubehook does not set itself"
     try:

@@ -19,14 +19,15 @@ from zope.interface import implementer
 
 from cubehook.net.agent import (
     LOOKUP_SECONDS,
+    Exchange,
     GuardedEndpoint,
-    Phase,
     SharedLookup,
     WebhookAgent,
     _Guard,
 )
 from cubehook.net.egress import BlockedError, EgressPolicy
 from cubehook.net.failures import explain
+from cubehook.net.journey import Phase
 from cubehook.net.tls import verified
 from cubehook.records import ErrorClass
 
@@ -126,15 +127,15 @@ class AgentTests(SynchronousTestCase):
     def _agent(self) -> WebhookAgent:
         return WebhookAgent(MemoryReactorClock(), EgressPolicy(), timeout=5, concurrency=2)
 
-    def test_an_origin_has_one_endpoint(self) -> None:
+    def test_an_origin_has_one_route(self) -> None:
         agent = self._agent()
         first = agent.target(b"http://hook.test/a")
         self.assertIs(agent.target(b"http://hook.test/a"), first)
         second = agent.target(b"http://hook.test/b?c=d#e")
         self.assertEqual((first.path, second.path), (b"/a", b"/b?c=d"))
-        self.assertIs(second.endpoint, first.endpoint)
-        self.assertIsNot(agent.target(b"http://hook.test:81/").endpoint, first.endpoint)
-        self.assertIsNot(agent.target(b"https://hook.test/").endpoint, first.endpoint)
+        self.assertIs(second.route, first.route)
+        self.assertIsNot(agent.target(b"http://hook.test:81/").route, first.route)
+        self.assertIsNot(agent.target(b"https://hook.test/").route, first.route)
 
     def test_the_host_to_ask_for(self) -> None:
         agent = self._agent()
@@ -168,9 +169,16 @@ def wrapped(kind: Any, *causes: BaseException) -> Failure:
     return Failure(kind([Failure(cause) for cause in causes]))
 
 
+def exchange_in(phase: Phase) -> Exchange:
+    exchange = WebhookAgent(MemoryReactorClock(), EgressPolicy(), timeout=5, concurrency=2).exchange()
+    exchange.journey.enter(Phase.CONNECTING)
+    exchange.journey.enter(phase)
+    return exchange
+
+
 class ExplainTests(SynchronousTestCase):
     def _class(self, failure: Failure, phase: Phase = Phase.WAITING) -> ErrorClass | None:
-        explained = explain(failure, phase)
+        explained = explain(failure, exchange_in(phase))
         return explained[0] if explained is not None else None
 
     def test_causes_by_class(self) -> None:
@@ -196,13 +204,14 @@ class ExplainTests(SynchronousTestCase):
 
     def test_the_cause_goes_before_the_loss_of_the_connection(self) -> None:
         tls = SSL.Error([("SSL routines", "", "wrong version number")])
-        explained = explain(wrapped(ResponseNeverReceived, error.ConnectionLost(), tls), Phase.HANDSHAKE)
+        failure = wrapped(ResponseNeverReceived, error.ConnectionLost(), tls)
+        explained = explain(failure, exchange_in(Phase.TLS))
         self.assertEqual(explained and explained[0], ErrorClass.TLS)
         self.assertIn("does not speak TLS", explained[1] if explained else "")
 
     def test_a_connection_lost_in_the_handshake_is_tls(self) -> None:
         lost = wrapped(ResponseNeverReceived, error.ConnectionLost())
-        self.assertEqual(self._class(lost, Phase.HANDSHAKE), ErrorClass.TLS)
+        self.assertEqual(self._class(lost, Phase.TLS), ErrorClass.TLS)
 
     def test_a_bug_is_not_the_receivers(self) -> None:
         self.assertIsNone(self._class(Failure(ZeroDivisionError())))
@@ -214,4 +223,4 @@ class ExplainTests(SynchronousTestCase):
             Failure(error.ConnectingCancelledError(None)),
         ):
             with self.assertRaises(CancelledError):
-                explain(failure, Phase.WAITING)
+                explain(failure, exchange_in(Phase.WAITING))

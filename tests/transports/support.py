@@ -17,7 +17,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
+from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, TLSVersion
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -72,9 +72,18 @@ def event() -> Event:
     return Event(id=1, call=1, cube="hq", granularity=Granularity.CALL, at=AT, payload=payload)
 
 
-def outbound(body: bytes = BODY, timeout: float = 5.0, id: str = "0123456789ABC") -> Outbound:
+def outbound(
+    body: bytes = BODY, timeout: float = 5.0, id: str = "0123456789ABC", redelivery: bool = False
+) -> Outbound:
     return Outbound(
-        id=id, event=event(), body=body, content_type="application/json", attempt=1, at=AT, timeout=timeout
+        id=id,
+        event=event(),
+        body=body,
+        content_type="application/json",
+        attempt=1,
+        at=AT,
+        timeout=timeout,
+        redelivery=redelivery,
     )
 
 
@@ -150,7 +159,7 @@ def answering(answer: bytes) -> Script:
 
 
 class Receiver(Factory):
-    """Listens on a free loopback port; with `tls`, over TLS."""
+    """Listens on a free loopback port, unless it is given; with `tls`, over TLS."""
 
     noisy = False
 
@@ -160,6 +169,7 @@ class Receiver(Factory):
         script: Script | None = None,
         tls: CertificateOptions | None = None,
         greet: Callable[[Conversation], None] | None = None,
+        port: int = 0,
     ) -> None:
         self.script = script or answering(OK)
         self.requests: list[Request] = []
@@ -168,7 +178,7 @@ class Receiver(Factory):
         self._waiting: list[Deferred[Conversation]] = []
         factory: Any = self if tls is None else TLSMemoryBIOFactory(tls, False, self)
         factory.noisy = False
-        self._port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self._port = reactor.listenTCP(port, factory, interface="127.0.0.1")
         self.port: int = self._port.getHost().port
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/calls?from=hq"
         test.addCleanup(lambda: Deferred.fromCoroutine(self._stop()))
@@ -257,6 +267,8 @@ def context_for(
     names: Names | None = None,
     secrets: tuple[str, ...] = (SECRET,),
     concurrency: int = 4,
+    proxy: str = "",
+    no_proxy: tuple[str, ...] = (),
 ) -> TransportContext:
     return TransportContext(
         reactor=reactor if names is None else NamedReactor(names),
@@ -267,6 +279,8 @@ def context_for(
         version="1.2.3",
         timeout=5.0,
         concurrency=concurrency,
+        proxy=proxy,
+        no_proxy=no_proxy,
     )
 
 
@@ -276,12 +290,14 @@ async def http_transport(
     *,
     headers: dict[str, str] | None = None,
     method: str = "POST",
+    options: HttpOptions | None = None,
     ca_file: str | None = None,
     **context: Any,
 ) -> HttpTransport:
     """A transport that was started, and is stopped with the test."""
     webhook = Webhook(id="crm", url=url, method=method, headers=headers or {})
-    transport = HttpTransport(webhook, HttpOptions(ca_file=ca_file), context_for(webhook, **context))
+    options = options or HttpOptions(ca_file=ca_file)
+    transport = HttpTransport(webhook, options, context_for(webhook, **context))
     await transport.start()
     test.addCleanup(lambda: Deferred.fromCoroutine(transport.stop()))
     return transport
@@ -325,8 +341,23 @@ class Authority:
         if highest is not None:
             settings.update(insecurelyLowerMinimumTo=TLSVersion.TLSv1_0, lowerMaximumSecurityTo=highest)
         if ask_client:
-            settings.update(trustRoot=PrivateCertificate.loadPEM(pem))
+            authority = self.certificate.public_bytes(serialization.Encoding.PEM)
+            settings.update(trustRoot=Certificate.loadPEM(authority))
         return private.options() if not settings else _options(private, settings)
+
+    def client(
+        self, name: str, *, expired: bool = False, passphrase: bytes | None = None
+    ) -> tuple[bytes, bytes]:
+        """A client's certificate and its key, both PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key, [], expired=expired)
+        lock: Any = serialization.NoEncryption()
+        if passphrase is not None:
+            lock = serialization.BestAvailableEncryption(passphrase)
+        return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock
+        )
 
     def _sign(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from twisted.trial.unittest import TestCase
 from cubehook.config import Egress
 from cubehook.interfaces import Sent
 from cubehook.net import agent, body
+from cubehook.net.tls import TlsFileError
 from cubehook.records import ErrorClass
 from tests.transports.support import (
     OK,
@@ -33,6 +35,10 @@ SHORT = 0.15
 """Seconds; enough for loopback, short enough for a test that runs out of them."""
 
 
+ANSWER = "waiting for the answer of the receiver"
+BODY = "reading the answer of the receiver"
+
+
 def silent(conversation: Conversation, request: Request) -> None:
     """Takes the request and never answers."""
 
@@ -42,32 +48,38 @@ class TimeoutTests(TestCase):
         started = reactor.seconds()
         self.addCleanup(lambda: self.assertLess(reactor.seconds() - started, 10 * SHORT))
 
-    def _assert_timed_out(self, sent: Sent, phase: str) -> None:
-        self.assertEqual(
-            (sent.delivered, sent.error_class, sent.error),
-            (False, ErrorClass.TIMEOUT, f"timed out after {SHORT} s while {phase}"),
-        )
+    def _assert_timed_out(self, sent: Sent, doing: str, *phases: str) -> None:
+        self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.TIMEOUT))
+        self.assertEqual([*sent.phases], [*phases])
+        self.assertGreater(sent.phases[phases[-1]], SHORT * 500_000)
+        told = ", ".join(f"{phase} {took / 1_000_000:.2f} s" for phase, took in sent.phases.items())
+        at = f" at {sent.remote_address}" if sent.remote_address is not None else ""
+        beginning, _, rest = (sent.error or "").partition(" (")
+        self.assertEqual(beginning, f"timed out after {SHORT} s while {doing}{at}")
+        # The clock went on between the two.
+        self.assertEqual(re.sub(r"[0-9.]+ s", "", rest), re.sub(r"[0-9.]+ s", "", told + ")"))
 
     async def test_a_name_that_is_never_resolved(self) -> None:
         sent = await deliver(self, "http://hook.test/", names=Names(**{"hook.test": None}), within=SHORT)
-        self._assert_timed_out(sent, "connecting")
+        self._assert_timed_out(sent, "resolving the host name of the receiver", "resolving")
         self.assertIsNone(sent.remote_address)
 
     async def test_no_answer(self) -> None:
         receiver = Receiver(self, silent)
         sent = await deliver(self, receiver.url, within=SHORT)
-        self._assert_timed_out(sent, "waiting for the answer")
+        self._assert_timed_out(sent, ANSWER, "connecting", "waiting")
         self.assertEqual(sent.remote_address, f"127.0.0.1:{receiver.port}")
         await receiver.conversations[0].gone()
 
     async def test_headers_without_an_end(self) -> None:
         receiver = Receiver(self, answering(b"HTTP/1.1 200 OK\r\nX: y\r\n"))
-        self._assert_timed_out(await deliver(self, receiver.url, within=SHORT), "waiting for the answer")
+        sent = await deliver(self, receiver.url, within=SHORT)
+        self._assert_timed_out(sent, ANSWER, "connecting", "waiting")
 
     async def test_a_body_that_stalls_is_a_failure_and_is_logged(self) -> None:
         receiver = Receiver(self, answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX: y\r\n\r\nhalf"))
         sent = await deliver(self, receiver.url, within=SHORT)
-        self._assert_timed_out(sent, "reading the answer's body")
+        self._assert_timed_out(sent, BODY, "connecting", "waiting", "reading")
         self.assertEqual((sent.status, sent.response_body, sent.response_headers), (200, "half", {"X": "y"}))
         await receiver.conversations[0].gone()
 
@@ -83,7 +95,8 @@ class TimeoutTests(TestCase):
             more()
 
         receiver = Receiver(self, trickle)
-        self._assert_timed_out(await deliver(self, receiver.url, within=SHORT), "reading the answer's body")
+        sent = await deliver(self, receiver.url, within=SHORT)
+        self._assert_timed_out(sent, BODY, "connecting", "waiting", "reading")
         await receiver.conversations[0].gone()
         # Let the receiver's last timer run out.
         settled: Deferred[None] = Deferred()
@@ -98,23 +111,35 @@ class TimeoutTests(TestCase):
     async def test_a_tls_handshake_that_stalls(self) -> None:
         receiver = Receiver(self, silent)
         sent = await deliver(self, receiver.url.replace("http:", "https:"), within=SHORT)
-        self._assert_timed_out(sent, "negotiating TLS")
+        self._assert_timed_out(sent, "negotiating TLS with the receiver", "connecting", "tls")
 
 
 class ConnectionTests(TestCase):
     async def test_refused(self) -> None:
         port = reactor.listenTCP(0, Receiver(self), interface="127.0.0.1")
-        url = f"http://127.0.0.1:{port.getHost().port}/"
+        address = f"127.0.0.1:{port.getHost().port}"
         await port.stopListening()
-        sent = await deliver(self, url)
-        self.assertEqual(
-            (sent.delivered, sent.error_class, sent.error, sent.status),
-            (False, ErrorClass.CONNECTION_REFUSED, "the receiver refused the connection", None),
-        )
+        sent = await deliver(self, f"http://{address}/")
+        self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.CONNECTION_REFUSED))
+        self.assertEqual(sent.error, f"the receiver refused the connection at {address}")
+        self.assertEqual((sent.status, sent.remote_address, [*sent.phases]), (None, address, ["connecting"]))
+
+    async def test_every_address_that_was_tried_is_told(self) -> None:
+        port = reactor.listenTCP(0, Receiver(self), interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        names = Names(**{"hook.test": ["127.0.0.1", "127.0.0.2"]})
+        sent = await deliver(self, f"http://hook.test:{number}/", names=names)
+        self.assertEqual(sent.error_class, ErrorClass.CONNECTION_REFUSED)
+        self.assertEqual(sent.remote_address, f"127.0.0.1:{number}, 127.0.0.2:{number}")
+        self.assertEqual([*sent.phases], ["resolving", "connecting"])
 
     async def test_an_unknown_name(self) -> None:
         sent = await deliver(self, "http://nowhere.test/", names=Names())
-        self.assertEqual(sent.error_class, ErrorClass.DNS)
+        self.assertEqual(
+            (sent.error_class, sent.error, sent.remote_address),
+            (ErrorClass.DNS, "the host name of the receiver does not resolve to an address", None),
+        )
 
     async def test_a_name_that_only_containers_have(self) -> None:
         receiver = Receiver(self)
@@ -127,13 +152,16 @@ class ConnectionTests(TestCase):
         receiver = Receiver(self, greet=Conversation.close)
         sent = await deliver(self, receiver.url)
         self.assertEqual(sent.error_class, ErrorClass.CONNECTION_LOST)
-        self.assertIn("before the receiver answered", sent.error or "")
+        self.assertIn("before it answered", sent.error or "")
 
     async def test_closed_instead_of_an_answer(self) -> None:
-        for end in (Conversation.close, Conversation.abort):
+        for end, words in (
+            (Conversation.close, "the receiver closed the connection before it answered"),
+            (Conversation.abort, "the connection was reset before the receiver answered"),
+        ):
             receiver = Receiver(self, lambda conversation, _, end=end: end(conversation))  # type: ignore[misc]
             sent = await deliver(self, receiver.url)
-            self.assertEqual(sent.error_class, ErrorClass.CONNECTION_LOST)
+            self.assertEqual((sent.error_class, sent.error), (ErrorClass.CONNECTION_LOST, words))
             self.assertEqual(sent.remote_address, f"127.0.0.1:{receiver.port}")
 
     async def test_closed_in_the_middle_of_the_headers(self) -> None:
@@ -461,9 +489,9 @@ class TlsTests(TestCase):
         for name, content in (("absent.pem", None), ("empty.pem", b""), ("bad.pem", b"nonsense")):
             if content is not None:
                 (self.folder / name).write_bytes(content)
-            with self.assertRaises(ValueError) as caught:
+            with self.assertRaises(TlsFileError) as caught:
                 await http_transport(self, "https://hook.test/", state_dir=self.folder, ca_file=name)
-            self.assertIn(name, str(caught.exception))
+            self.assertIn(f"options.ca_file: {self.folder / name}", str(caught.exception))
 
 
 class CancelTests(TestCase):
