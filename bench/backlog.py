@@ -40,7 +40,7 @@ SPREAD: Micros = 86_400_000_000
 """The backlog's events are spread over a day."""
 
 
-def fill(path: Path, pending: int, now: Micros) -> None:
+def fill(path: Path, webhook: str, pending: int, now: Micros) -> None:
     """Put pending deliveries in beneath the store, of calls with three events each; all are due."""
     work = Work()
     call, event = work.accept(0)[1][0], None
@@ -75,7 +75,7 @@ def fill(path: Path, pending: int, now: Micros) -> None:
                 else:
                     yield {
                         "id": id + 2,
-                        "webhook": DEAD,
+                        "webhook": webhook,
                         "call": of_call,
                         "event": id,
                         "status": "pending",
@@ -156,7 +156,7 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
         print(HEAD, flush=True)
         without = await loaded(reactor, folder, port, options, "nothing")
         database = folder / "state" / "cubehook.db"
-        await deferToThread(fill, database, options.pending, time.time_ns() // 1000)
+        await deferToThread(fill, database, DEAD, options.pending, time.time_ns() // 1000)
         with_it = await loaded(reactor, folder, port, options, "backlog")
         print(
             f"memory {with_it.resident_mb - without.resident_mb:+.0f} MB; notifications a second "

@@ -68,7 +68,7 @@ while (now := time.monotonic() - began) < seconds:
 print(answered)
 """
 
-_RECEIVER = """
+RECEIVER = """
 import selectors, socket
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
@@ -143,7 +143,7 @@ def treq(rate: float) -> float:
     from twisted.web.client import HTTPConnectionPool
     from twisted.web.http_headers import Headers
 
-    receiver = subprocess.Popen([sys.executable, "-c", _RECEIVER], stdout=subprocess.PIPE, text=True)
+    receiver = subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True)
     assert receiver.stdout is not None
     url = f"http://127.0.0.1:{int(receiver.stdout.readline())}/calls"
     headers = Headers({"Content-Type": ["application/json"]})

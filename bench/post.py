@@ -20,7 +20,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from bench.bare import _RECEIVER, PAYLOAD
+from bench.bare import PAYLOAD, RECEIVER
 from cubehook.config import Egress, Webhook
 from cubehook.interfaces import Outbound
 from cubehook.net.egress import policy_from
@@ -100,7 +100,7 @@ async def compare(reactor: Any, url: str, count: int) -> dict[str, float]:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    receiver = subprocess.Popen([sys.executable, "-c", _RECEIVER], stdout=subprocess.PIPE, text=True)
+    receiver = subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True)
     assert receiver.stdout is not None
     url = f"http://127.0.0.1:{int(receiver.stdout.readline())}/calls"
 
