@@ -111,9 +111,39 @@ def read(path: Path, check_webhook: WebhookCheck, environ: Mapping[str, str]) ->
     start from the file's folder.  `check_webhook` judges what belongs to a transport.
     Raises `ConfigErrors` with every problem.
     """
+    table = _table_of(path)
+    reader = _Reader(path.absolute().parent, environ)
+    config: Config = reader.struct(inspect.type_info(Config), table, "", {"source": path.absolute()})
+    _Checks(reader.problems, table).config(config, check_webhook)
+    if reader.problems:
+        raise ConfigErrors(path, reader.problems)
+    return config
+
+
+def state_dir(path: Path, environ: Mapping[str, str]) -> Path:
+    """
+    The state folder of a service that runs with the file at `path`.
+
+    Nothing else in the file needs to be right, nor the environment the service's.  Raises `ConfigErrors`.
+    """
+    reader = _Reader(path.absolute().parent, environ)
+    kind: Any = inspect.type_info(Config)
+    (field,) = (field for field in kind.fields if field.name == "state_dir")
+    folder: Path
+    try:
+        folder = reader.field(field, _table_of(path), "state_dir")
+    except _BrokenError:
+        raise ConfigErrors(path, reader.problems) from None
+    if reader.problems:
+        raise ConfigErrors(path, reader.problems)
+    return folder
+
+
+def _table_of(path: Path) -> dict[str, Any]:
+    """What the file at `path` holds; ConfigErrors if it is no TOML that can be read."""
     try:
         text = path.read_bytes().decode("utf-8")
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigErrors(path, [Problem("", "a file that can be read", reason)]) from None
@@ -125,13 +155,6 @@ def read(path: Path, check_webhook: WebhookCheck, environ: Mapping[str, str]) ->
         raise ConfigErrors(path, [Problem("", "TOML", "lists or tables nested too deeply")]) from None
     except ValueError as error:  # also for a number of thousands of digits
         raise ConfigErrors(path, [Problem("", "TOML", _printable(str(error)))]) from None
-
-    reader = _Reader(path.absolute().parent, environ)
-    config: Config = reader.struct(inspect.type_info(Config), table, "", {"source": path.absolute()})
-    _Checks(reader.problems, table).config(config, check_webhook)
-    if reader.problems:
-        raise ConfigErrors(path, reader.problems)
-    return config
 
 
 class _BrokenError(Exception):
@@ -170,13 +193,14 @@ class _Reader:
         values = dict(given)
         for name, field in fields.items():
             try:
-                values[name] = self._field(field, table, _join(key, name))
+                values[name] = self.field(field, table, _join(key, name))
             except _BrokenError:
                 if field.required:
                     values[name] = ""
         return kind.cls(**values)
 
-    def _field(self, field: inspect.Field, table: dict[str, Any], key: str) -> Any:
+    def field(self, field: inspect.Field, table: dict[str, Any], key: str) -> Any:
+        """The value of a struct's field, of its default if it is not in the table."""
         if field.name in table:
             return self._value(field.type, table[field.name], key)
         if isinstance(field.type, inspect.StructType):

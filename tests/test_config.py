@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook import config_reader
 from cubehook.config import Config, Cube, Webhook
-from cubehook.config_reader import ConfigErrors, Problem, WebhookCheck, defaults, read
+from cubehook.config_reader import ConfigErrors, Problem, WebhookCheck, defaults, read, state_dir
 from cubehook.config_rules import duration, endpoint_parts, is_local, shown_url
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +175,28 @@ class Reading(ConfigTestCase):
         closed.exists.side_effect = PermissionError
         self.patch(config_reader, "PLACES", (closed, EXAMPLE))
         self.assertIs(config_reader.find(), closed)
+
+
+class StateFolder(ConfigTestCase):
+    """Where a command finds the running service."""
+
+    def folder_of(self, text: str, **environ: str) -> Path:
+        self.path.write_text(text, "utf-8")
+        return state_dir(self.path, environ)
+
+    def test_as_the_service_reads_it(self) -> None:
+        self.assertEqual(self.folder_of(""), self.read("").state_dir)
+        self.assertEqual(self.folder_of('state_dir = "${D}/x"', D="/srv"), Path("/srv/x"))
+        self.assertEqual(self.folder_of('state_dir = "here"'), self.folder / "here")
+
+    def test_nothing_else_need_be_right(self) -> None:
+        text = 'state_dir = "/srv"\ncolour = 1\n[webhooks.crm]\nheaders = { a = "${CRM_TOKEN}" }'
+        self.assertEqual(self.folder_of(text), Path("/srv"))
+
+    def test_where_it_cannot_be_told(self) -> None:
+        for text in ("state_dir = 5", 'state_dir = ""', 'state_dir = "${D}/x"', "state_dir ="):
+            self.assertRaises(ConfigErrors, self.folder_of, text)
+        self.assertRaises(ConfigErrors, state_dir, self.folder / "none", {})
 
 
 class Environment(ConfigTestCase):

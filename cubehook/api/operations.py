@@ -1,0 +1,265 @@
+"""
+Operations: what one method of one path takes, does and answers, said once.
+
+`operation` declares a method of a class to be one.  `Api` puts the operations of such classes on
+Klein; what documents them reads the same declarations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from cubehook.api.errors import (
+    ApiError,
+    BadRequestError,
+    InternalError,
+    InvalidError,
+    MediaTypeError,
+    MethodNotAllowedError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+from cubehook.api.validation import from_json, from_query
+from cubehook.interfaces import StoreFullError
+from cubehook.net.site import MAX_BODY, LimitedRequest
+from cubehook.store.errors import StoreError
+
+PREFIX = "/api/v1"
+
+_READING: frozenset[type[ApiError]] = frozenset(
+    {
+        BadRequestError,
+        InternalError,
+        InvalidError,
+        MethodNotAllowedError,
+        NotFoundError,
+        UnavailableError,
+    }
+)
+_READING_BODY: frozenset[type[ApiError]] = frozenset({MediaTypeError, TooLargeError})
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+
+_JSON = b"application/json"
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks; `name` is for records of what was done."""
+
+    name: str
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A body or a query that has no fields."""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One method of one path.
+
+    `path` is that below `PREFIX`, with `{name}` for each part that is given as an argument.
+    `errors` are those that the operation itself may answer, beside those of reading the request.
+    """
+
+    name: str
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    path: str
+    summary: str
+    description: str
+    body: type[msgspec.Struct]
+    query: type[msgspec.Struct]
+    result: type[msgspec.Struct]
+    errors: tuple[type[ApiError], ...]
+
+    @property
+    def every_error(self) -> frozenset[type[ApiError]]:
+        """All that it may answer but its result."""
+        reading = _READING if self.method == "GET" else _READING | _READING_BODY
+        return frozenset(self.errors) | reading
+
+
+def operation(
+    method: Literal["GET", "POST", "PATCH", "DELETE"],
+    path: str,
+    *,
+    result: type[msgspec.Struct],
+    body: type[msgspec.Struct] = Nothing,
+    query: type[msgspec.Struct] = Nothing,
+    errors: tuple[type[ApiError], ...] = (),
+) -> Callable[[Handler], Handler]:
+    """
+    Declare an `async def` method to be an operation; its docstring is what users read of it.
+
+    It is called with the `Caller`, then by keyword the parts of the path, and as `body` and `query` what
+    was given of these if the operation takes fields there.  It returns a `result`, or raises one of `errors`.
+    """
+
+    def declare(handler: Handler) -> Handler:
+        summary, _, rest = (handler.__doc__ or "").strip().partition("\n")
+        handler.operation = Operation(  # type: ignore[attr-defined]
+            name=handler.__name__,
+            method=method,
+            path=path,
+            summary=summary,
+            description="\n".join(line.strip() for line in rest.splitlines()).strip(),
+            body=body,
+            query=query,
+            result=result,
+            errors=errors,
+        )
+        return handler
+
+    return declare
+
+
+def operations(part: object) -> Iterator[tuple[Operation, Callable[..., Awaitable[Any]]]]:
+    """The operations of an object or a class, each with the method that does it."""
+    for name in dir(part):
+        handler = getattr(part, name, None)
+        declared = getattr(handler, "operation", None)
+        if handler is not None and isinstance(declared, Operation):
+            yield declared, handler
+
+
+class Api:
+    """
+    Serves the operations of `parts`; `who` tells whose request it is.
+
+    An operation once begun is done to its end, whether or not its client waits for the answer.
+    """
+
+    _log = Logger()
+
+    def __init__(self, parts: Iterable[object], who: Callable[[LimitedRequest], Caller]) -> None:
+        self._who = who
+        self._app = app = Klein()
+        # A path that is only nearly right is not there, rather than somewhere else.
+        app.url_map.strict_slashes = True
+        app.url_map.merge_slashes = False
+        app.handle_errors(HTTPException)(self._not_routed)  # type: ignore[arg-type]
+        for part in parts:
+            for declared, handler in operations(part):
+                self._add(declared, handler)
+
+    def resource(self) -> Resource:
+        """The resource to put into a site."""
+        return _JsonResource(self._app)
+
+    def _add(self, declared: Operation, handler: Callable[..., Awaitable[Any]]) -> None:
+        async def respond(request: LimitedRequest, **parts: str) -> bytes:
+            return await self._respond(request, declared, handler, parts)
+
+        rule = PREFIX + _PLACE.sub(r"<\1>", declared.path)
+        self._app.route(rule, methods=[declared.method], endpoint=declared.name)(respond)
+
+    async def _respond(
+        self,
+        request: LimitedRequest,
+        declared: Operation,
+        handler: Callable[..., Awaitable[Any]],
+        parts: Mapping[str, str],
+    ) -> bytes:
+        try:
+            arguments = {**parts, **_given(request, declared)}
+            result = await self._to_its_end(handler(self._who(request), **arguments))
+        except ApiError as error:
+            return _refuse(request, error)
+        except (StoreError, StoreFullError) as error:
+            return _refuse(request, UnavailableError(f"The database cannot be used: {error}"))
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("The API failed at {method} {path}", method=declared.method, path=declared.path)
+            return _refuse(request, InternalError("Something went wrong; the service's log tells what"))
+        return _json(request, msgspec.json.encode(result))
+
+    def _to_its_end(self, work: Awaitable[Any]) -> Deferred[Any]:
+        """The result of `work`; who waits for it may be cancelled, but not the work."""
+
+        async def done() -> Any:
+            return await work
+
+        # Without a canceller, it takes and drops the result that comes after it was cancelled.
+        waiting: Deferred[Any] = Deferred()
+
+        def tell(result: Any) -> None:
+            if waiting.called and isinstance(result, Failure):
+                self._log.failure("An operation of the API failed whose client had gone", result)
+            waiting.callback(result)
+
+        _ = Deferred.fromCoroutine(done()).addBoth(tell)
+        return waiting
+
+    def _not_routed(self, request: LimitedRequest, failure: Failure) -> bytes:
+        error = failure.value
+        if isinstance(error, MethodNotAllowed):
+            methods = ", ".join(sorted(error.valid_methods or ()))
+            return _refuse(
+                request,
+                MethodNotAllowedError(f"This path takes {methods}", headers={"Allow": methods}),
+            )
+        return _refuse(request, NotFoundError("There is no such path"))
+
+
+class _JsonResource(KleinResource):
+    """Klein's resource, with answers of our form also to what it cannot read of a request's head."""
+
+    def render(self, request: LimitedRequest) -> Any:  # type: ignore[override]
+        if not request.getHeader(b"host"):
+            # HTTP/1.0 has none, and the address of a unix socket has no name to stand in.
+            request.requestHeaders.setRawHeaders(b"host", [b"localhost"])
+        try:
+            b"/".join([*request.prepath, *request.postpath, request.getRequestHostname()]).decode()  # type: ignore[misc]
+            return super().render(request)
+        except (UnicodeDecodeError, HTTPException):
+            return _refuse(request, BadRequestError("The path or the Host header cannot be read"))
+
+
+def _given(request: LimitedRequest, declared: Operation) -> dict[str, Any]:
+    """What the request gives for the operation's `query` and `body`; ApiError if it cannot be read."""
+    _, _, query = request.uri.partition(b"?")
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True, errors="replace")
+    found: dict[str, Any] = {"query": from_query(declared.query, values)}
+    if declared.method != "GET":
+        found["body"] = _body(request, declared.body)
+    return {name: value for name, value in found.items() if not isinstance(value, Nothing)}
+
+
+def _body(request: LimitedRequest, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    if request.too_large:
+        raise TooLargeError(f"A body may have {MAX_BODY} bytes at most")
+    body = request.content.getvalue()  # type: ignore[union-attr]
+    if not body and kind is Nothing:
+        return Nothing()
+    content_type = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if content_type != _JSON:
+        raise MediaTypeError("The body must be JSON, and its Content-Type application/json")
+    return from_json(kind, body)
+
+
+def _refuse(request: LimitedRequest, error: ApiError) -> bytes:
+    request.setResponseCode(error.status)
+    for name, value in error.headers.items():
+        request.setHeader(name, value)
+    return _json(request, error.body())
+
+
+def _json(request: LimitedRequest, body: bytes) -> bytes:
+    request.setHeader(b"Content-Type", _JSON)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    request.setHeader(b"Cache-Control", b"no-store")
+    return body

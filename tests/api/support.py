@@ -1,0 +1,204 @@
+"""The API over a real socket, with a service behind it that is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+import treq
+from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from cubehook import config
+from cubehook.api.control import caller
+from cubehook.api.operations import PREFIX, Api, operations
+from cubehook.api.redelivery import RedeliveryPart
+from cubehook.api.webhooks import WebhooksPart
+from cubehook.delivery.breaker import State
+from cubehook.delivery.lanes import Status
+from cubehook.events import Event, Micros, NoticeType
+from cubehook.ids import first_id
+from cubehook.interfaces import IRedelivery, NotFoundError
+from cubehook.net.site import AccessSite, LimitedRequest
+from cubehook.notices import about_webhook
+from cubehook.records import Delivery, DeliveryStatus, Job, JobState
+from cubehook.store.errors import ProvisionedError
+
+reactor: Any = installed
+
+NOW: Micros = 1_732_377_816_200_940
+"""2024-11-23T16:03:36.200940Z."""
+
+CRM = config.Webhook(
+    id="crm",
+    name="CRM",
+    url="https://user:hunter2@crm.example/calls?token=hunter2",
+    headers={"Authorization": "Bearer hunter2"},
+    secret="whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg==",
+)
+
+
+def status(**changes: Any) -> Status:
+    """How a webhook's deliveries stand when all is well."""
+    well = Status(
+        enabled=True,
+        pending=0,
+        resident=0,
+        in_flight=0,
+        state=State.CLOSED,
+        held_until=None,
+        failures=0,
+        failing_since=None,
+        problem=None,
+    )
+    return msgspec.structs.replace(well, **changes)
+
+
+class FakeWebhooks:
+    """Webhooks that only remember what was asked of them."""
+
+    def __init__(self) -> None:
+        self.webhooks = {"crm": CRM, "audit": config.Webhook(id="audit", transport="jsonl", url="")}
+        self.disabled_webhooks: dict[str, str] = {}
+        self.statuses: dict[str, Status] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.provisioned = False
+        self.waits: Deferred[None] | None = None
+        self.fault: Exception | None = None
+
+    def webhook_status(self, webhook: str) -> Status:
+        return self.statuses.get(webhook, status())
+
+    async def _done(self, what: str, webhook: str) -> None:
+        if self.fault is not None:
+            raise self.fault
+        if self.provisioned:
+            raise ProvisionedError(f"the file says what webhook {webhook} is")
+        if self.waits is not None:
+            await self.waits
+        self.asked.append((what, webhook))
+
+    async def rotate_secret(self, webhook: str) -> tuple[str, Micros | None]:
+        await self._done("rotate", webhook)
+        return "whsec_new", NOW
+
+    async def enable_webhook(self, webhook: str) -> None:
+        await self._done("enable", webhook)
+        self.disabled_webhooks.pop(webhook, None)
+
+
+@implementer(IRedelivery)
+class FakeRedelivery:
+    """Jobs that begin and never get on."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Job] = {}
+        self.asked: list[Any] = []
+        self.refusal: Exception | None = None
+        self.count = 7
+
+    def _look(self, webhook: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if webhook != "crm":
+            raise NotFoundError(f"there is no webhook {webhook}")
+
+    async def preview(
+        self, webhook: str, since: Micros, until: Micros, statuses: Collection[DeliveryStatus]
+    ) -> int:
+        self._look(webhook)
+        self.asked.append(("preview", webhook, since, until, tuple(statuses)))
+        return self.count
+
+    async def start(
+        self,
+        webhook: str,
+        since: Micros,
+        until: Micros,
+        statuses: Collection[DeliveryStatus],
+        asked_by: str,
+        per_second: float = 50.0,
+    ) -> Job:
+        self._look(webhook)
+        self.asked.append(("start", webhook, since, until, tuple(statuses), asked_by, per_second))
+        job = Job(
+            id=first_id(NOW) + len(self.known),
+            webhook=webhook,
+            since=since,
+            until=until,
+            statuses=tuple(statuses),
+            per_second=per_second,
+            total=self.count,
+            asked_by=asked_by,
+        )
+        self.known[job.id] = job
+        return job
+
+    async def one(self, delivery: int, asked_by: str) -> Delivery:
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append(("one", delivery, asked_by))
+        event: Event = about_webhook(NoticeType.WEBHOOK_FAILING, CRM, NOW, lambda at: 5)
+        return Delivery(id=delivery, webhook="crm", event=event, due_at=NOW, redelivery=True)
+
+    async def cancel(self, job: int) -> Job:
+        kept = await self.job(job)
+        self.known[job] = kept = msgspec.structs.replace(kept, state=JobState.CANCELLED, ended_at=NOW)
+        return kept
+
+    async def jobs(self, webhook: str | None = None, before: int | None = None, limit: int = 50) -> list[Job]:
+        newest = sorted(self.known.values(), key=lambda job: -job.id)
+        wanted = [
+            job for job in newest if webhook in (None, job.webhook) and (before is None or job.id < before)
+        ]
+        return wanted[:limit]
+
+    async def job(self, job: int) -> Job:
+        if job not in self.known:
+            raise NotFoundError(f"there is no job {job}")
+        return self.known[job]
+
+
+class ApiCase(TestCase):
+    """The API on a TCP port of loopback; `ask` speaks to it."""
+
+    def setUp(self) -> None:
+        self.webhooks, self.redelivery = FakeWebhooks(), FakeRedelivery()
+        self.parts = [WebhooksPart(self.webhooks), RedeliveryPart(self.redelivery, lambda: NOW)]
+        self.logged: list[LimitedRequest] = []
+        self.site = AccessSite(Api(self.parts, self.who).resource(), self.logged.append, lambda: NOW, reactor)
+        self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        self.url = f"http://127.0.0.1:{self.port.getHost().port}"
+        self.declared = {declared.name: declared for part in self.parts for declared, _ in operations(part)}
+
+    def who(self, request: LimitedRequest) -> Any:
+        return caller(request)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        raw: bytes | None = None,
+        content_type: str | None = "application/json",
+    ) -> tuple[int, Any]:
+        """The status and the JSON of an answer; None for no body."""
+        if body is not None:
+            raw = json.dumps(body).encode()
+        headers: dict[bytes | str, bytes | str] = {}
+        if raw is not None and content_type is not None:
+            headers["Content-Type"] = content_type
+        response = await treq.request(
+            method, f"{self.url}{PREFIX}{path}", data=raw, headers=headers, persistent=False
+        )
+        self.headers = response.headers
+        content = await response.content()
+        if content:
+            self.assertEqual(response.headers.getRawHeaders("content-type"), ["application/json"])
+        return response.code, json.loads(content) if content else None
