@@ -22,7 +22,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
@@ -35,15 +34,19 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from cubehook import __version__, config
+from cubehook.api.control import ControlListener, caller
+from cubehook.api.operations import Api
+from cubehook.api.redelivery import RedeliveryPart
+from cubehook.api.webhooks import WebhooksPart
 from cubehook.calls.numbers import Numbers
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Changes, Tracker
 from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
 from cubehook.delivery.redelivery import Redelivery
+from cubehook.delivery.lanes import Status
 from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
 from cubehook.intake import Intake
-from cubehook.net.egress import policy_from
 from cubehook.net.site import AccessSite
 from cubehook.notices import CubeWatch, about_cube, about_webhook
 from cubehook.operations.health import HealthResource
@@ -51,11 +54,8 @@ from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
 from cubehook.store.errors import StoreError
-from cubehook.store.provisioning import Provisioned
 from cubehook.store.store import Store
-from cubehook.text import printable
-from cubehook.transports.context import TransportContext
-from cubehook.transports.registry import create, find_transports
+from cubehook.webhooks import Webhooks
 from cubehook.xcc.client import GatewayClient, gateway_agent
 from cubehook.xcc.registrar import Registrar
 from cubehook.xcc.resource import Gateway, XccResource
@@ -115,6 +115,7 @@ class CubehookService(Service):
         self._failed = False
         self._ports: list[IListeningPort] = []
         self._sites: list[AccessSite] = []
+        self._control: ControlListener | None = None
         self._loops: list[LoopingCall] = []
         self._sweeping: Deferred[Any] | None = None
         self._trouble = ""
@@ -131,13 +132,13 @@ class CubehookService(Service):
         self.trackers: dict[str, Tracker] = {}
         self.registrars: dict[str, Registrar] = {}
         self._watches: dict[str, CubeWatch] = {}
-        self.webhooks: dict[str, config.Webhook] = {}
-        self.disabled_webhooks: dict[str, str] = {}
-        """Why webhooks are disabled that were in use, by their ids."""
         self.dispatcher = Dispatcher(
             self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, self
         )
         self.redelivery = Redelivery(self.store.jobs, self.dispatcher, self._ids, wall_clock, reactor)
+        self._webhooks = Webhooks(
+            settings, reactor, wall_clock, self.store, self.dispatcher, self._webhooks_changed
+        )
         self.intake = Intake(
             trackers=self.trackers,
             journal=self.store,
@@ -222,9 +223,10 @@ class CubehookService(Service):
             if registration.cube in self.registrars:
                 self.registrars[registration.cube].restore(registration)
                 self._watches[registration.cube].restore(registration)
-        self._add_webhooks(provisioned, await store.pending_counts())
+        self._webhooks.open(provisioned, await store.pending_counts())
         await self.dispatcher.start()
         await self.redelivery.resume()
+        self._open_control()
         for name, calls in orphans.items():
             gone = Tracker(name, self._ids.next, Numbers(), self.dispatcher.wants_leg_events)
             gone.restore(calls)
@@ -256,6 +258,23 @@ class CubehookService(Service):
                 file=settings.source or "cubehook.toml",
             )
         self.ready.callback(None)
+
+    def _open_control(self) -> None:
+        api = Api([WebhooksPart(self), RedeliveryPart(self.redelivery, wall_clock)], caller)
+        site = AccessSite(api.resource(), self.logs.access, wall_clock, self._reactor)
+        listener = ControlListener(self._settings.state_dir, site, self._reactor)
+        try:
+            listener.open()
+        except OSError as error:
+            self._log.warn(
+                "Commands such as `cubehook redeliver` cannot speak to this service, as {path} cannot be "
+                "made: {words}",
+                path=listener.path,
+                words=error.strerror or str(error),
+            )
+        else:
+            self._control = listener
+            self._log.info("Listening on {path} (commands)", path=listener.path)
 
     async def _restore_calls(self) -> dict[str, list[Call]]:
         """
@@ -305,41 +324,7 @@ class CubehookService(Service):
         )
         self._watches[name] = CubeWatch()
 
-    def _add_webhooks(self, provisioned: Provisioned, pending: Mapping[str, int]) -> None:
-        settings = self._settings
-        plugins, problems = find_transports()
-        for problem in problems:
-            self._log.error("A transport plugin is left out: {problem}", problem=problem)
-        egress = policy_from(settings.egress)
-        for webhook in provisioned.webhooks:
-            name = webhook.id
-            if name in provisioned.disabled:
-                self._log.warn(
-                    "Webhook {webhook} stays disabled: {reason}. Change its settings to send to it again",
-                    webhook=name,
-                    reason=printable(provisioned.disabled[name]),
-                )
-                webhook = msgspec.structs.replace(webhook, enabled=False)
-                self.disabled_webhooks[name] = provisioned.disabled[name]
-            context = TransportContext(
-                reactor=self._reactor,
-                webhook=webhook,
-                egress=egress,
-                state_dir=settings.state_dir,
-                secrets=provisioned.secrets[name].active(wall_clock()),
-                version=__version__,
-                timeout=webhook.timeout or settings.delivery.timeout,
-                concurrency=webhook.concurrency or settings.delivery.concurrency,
-                proxy=settings.egress.proxy,
-                no_proxy=settings.egress.no_proxy,
-            )
-            try:
-                transport = create(webhook, plugins, context)
-            except ValueError as error:
-                self._log.critical("{error}; its events wait until that is mended", error=str(error))
-                continue
-            self.dispatcher.add(webhook, transport, pending.get(name, 0), provisioned.troubles.get(name))
-            self.webhooks[name] = webhook
+    def _webhooks_changed(self) -> None:
         for tracker in self.trackers.values():
             tracker.leg_events = self.dispatcher.wants_leg_events
 
@@ -369,8 +354,11 @@ class CubehookService(Service):
         # What came on a kept-open connection after the store has closed would be answered and lost.
         for site in self._sites:
             site.close_connections()
+        if self._control is not None:
+            await self._control.close()
         await self.intake.settled()
         self.intake.stop()
+        self._webhooks.close()
         self.redelivery.stop()
         await self.dispatcher.stop(STOP_GRACE)
         await self.store.close()
@@ -465,7 +453,7 @@ class CubehookService(Service):
 
     def disabled(self, webhook: config.Webhook, reason: str) -> None:
         """See `cubehook.delivery.lanes.Observer`."""
-        self.disabled_webhooks[webhook.id] = reason
+        self._webhooks.was_disabled(webhook.id, reason)
         self._tell_of(NoticeType.WEBHOOK_DISABLED, webhook, reason=reason)
 
     def _tell_of(self, type: NoticeType, webhook: config.Webhook, **data: str) -> None:
@@ -491,6 +479,30 @@ class CubehookService(Service):
         if self._trouble:
             found.append(f"the store cannot be written, work is held in memory: {self._trouble}")
         return found
+
+    # What is asked of webhooks: see `cubehook.webhooks.Webhooks`
+
+    @property
+    def webhooks(self) -> Mapping[str, config.Webhook]:
+        """Those that are delivered to, as they are configured, by their ids."""
+        return self._webhooks.known
+
+    @property
+    def disabled_webhooks(self) -> Mapping[str, str]:
+        """Why webhooks are disabled that were in use, by their ids."""
+        return self._webhooks.disabled
+
+    def webhook_status(self, webhook: str) -> Status:
+        """How the deliveries of one stand; KeyError if there is no such webhook."""
+        return self._webhooks.status(webhook)
+
+    async def rotate_secret(self, webhook: str) -> tuple[str, Micros | None]:
+        """A new signing secret for one, told this once, and until when the former signs too."""
+        return await self._webhooks.rotate_secret(webhook)
+
+    async def enable_webhook(self, webhook: str) -> None:
+        """Send again to one that was disabled while it was in use."""
+        await self._webhooks.enable(webhook)
 
     def registration(self, cube: str) -> Registration:
         """How a cube's registration stands; KeyError if there is no such cube."""

@@ -1,0 +1,279 @@
+"""
+The service's webhooks: makes their transports, and keeps the dispatcher in step with the store.
+
+What is decided of a webhook while the service runs, such as a new secret, is kept by the store first and
+then done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from cubehook import __version__, config
+from cubehook.delivery.deadlines import Alarm
+from cubehook.delivery.dispatcher import Dispatcher
+from cubehook.delivery.lanes import Status
+from cubehook.events import Micros, iso
+from cubehook.interfaces import ITransport, ITransportPlugin
+from cubehook.net.egress import policy_from
+from cubehook.records import Trouble
+from cubehook.rotation import SigningSecrets
+from cubehook.store.errors import ProvisionedError
+from cubehook.store.provisioning import Provisioned
+from cubehook.store.store import Store
+from cubehook.text import printable
+from cubehook.transports.context import TransportContext
+from cubehook.transports.registry import create, find_transports
+
+LOOK_AGAIN: Micros = 600_000_000
+"""How long the end of an overlap is slept for at most: the clock may be set, or the machine sleep."""
+
+T = TypeVar("T")
+
+
+class Webhooks:
+    """
+    The webhooks that are delivered to, by their ids.
+
+    `changed` is called when it may matter to others which there are.  Methods that return a Deferred
+    do their work whether or not anyone waits for it.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: config.Config,
+        reactor: Any,
+        now: Callable[[], Micros],
+        store: Store,
+        dispatcher: Dispatcher,
+        changed: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._now = now
+        self._store = store
+        self._dispatcher = dispatcher
+        self._changed = changed
+        self._egress = policy_from(settings.egress)
+        self._plugins: dict[str, ITransportPlugin] = {}
+        self._webhooks: dict[str, config.Webhook] = {}
+        self._disabled: dict[str, str] = {}
+        self._secrets: dict[str, SigningSecrets] = {}
+        self._signing: dict[str, tuple[str, ...]] = {}
+        self._alarm = Alarm(reactor, now, self._look_at_overlaps)
+        self._closed = False
+        self.known: Mapping[str, config.Webhook] = MappingProxyType(self._webhooks)
+        """As they are configured."""
+        self.disabled: Mapping[str, str] = MappingProxyType(self._disabled)
+        """Why webhooks are disabled that were in use."""
+
+    def open(self, provisioned: Provisioned, pending: Mapping[str, int]) -> None:
+        """Deliver to all there are; one whose transport cannot be made is left out, loudly."""
+        self._plugins, problems = find_transports()
+        for problem in problems:
+            self._log.error("A transport plugin is left out: {problem}", problem=problem)
+        for webhook in provisioned.webhooks:
+            name = webhook.id
+            disabled = provisioned.disabled.get(name)
+            if disabled is not None:
+                self._log.warn(
+                    "Webhook {webhook} stays disabled: {reason}. Change its settings to send to it again",
+                    webhook=name,
+                    reason=printable(disabled),
+                )
+            try:
+                self.add(
+                    webhook,
+                    provisioned.secrets[name],
+                    pending=pending.get(name, 0),
+                    trouble=provisioned.troubles.get(name),
+                    disabled=disabled,
+                )
+            except ValueError as error:
+                self._log.critical("{error}; its events wait until that is mended", error=str(error))
+
+    def close(self) -> None:
+        """Change nothing more; the dispatcher is somebody else's to stop."""
+        self._closed = True
+        self._alarm.cancel()
+
+    # Which there are
+
+    def add(
+        self,
+        webhook: config.Webhook,
+        secrets: SigningSecrets,
+        *,
+        pending: int = 0,
+        trouble: Trouble | None = None,
+        disabled: str | None = None,
+    ) -> None:
+        """
+        Deliver to `webhook`, unless it was `disabled`; `pending` and `trouble` are those of `Dispatcher.add`.
+
+        Raises ValueError, for a person, if its transport cannot be made or there is one of that id.
+        """
+        name = webhook.id
+        if name in self._webhooks:
+            raise ValueError(f"there is a webhook {name} already")
+        sent = webhook if disabled is None else msgspec.structs.replace(webhook, enabled=False)
+        signing = secrets.active(self._now())
+        self._dispatcher.add(sent, self._transport(sent, signing), pending, trouble)
+        self._webhooks[name] = webhook
+        self._secrets[name] = secrets
+        self._signing[name] = signing
+        if disabled is not None:
+            self._disabled[name] = disabled
+        self._changed()
+        self._set_alarm()
+
+    def replace(self, webhook: config.Webhook) -> Deferred[None]:
+        """
+        Deliver to `webhook` with these settings in the place of those it had; see `Dispatcher.replace`.
+
+        It is enabled, if it was disabled while in use.  KeyError if there is none of that id; ValueError if
+        its transport cannot be made, and then nothing changes.
+        """
+        name = webhook.id
+        replaced = self._deliver_to(webhook, self._secrets[name])
+        self._disabled.pop(name, None)
+        self._webhooks[name] = webhook
+        self._changed()
+        return replaced
+
+    def remove(self, webhook: str) -> Deferred[None]:
+        """Deliver nothing more to a webhook; see `Dispatcher.remove`.  KeyError if there is no such one."""
+        removed = self._dispatcher.remove(webhook)
+        for known in (self._webhooks, self._secrets, self._signing):
+            del known[webhook]
+        self._disabled.pop(webhook, None)
+        self._changed()
+        return removed
+
+    def status(self, webhook: str) -> Status:
+        """How its deliveries stand; KeyError if there is no such webhook."""
+        return self._dispatcher.status(webhook)
+
+    # Disabled and enabled
+
+    def was_disabled(self, webhook: str, reason: str) -> None:
+        """The dispatcher has disabled it, and the store been told."""
+        self._disabled[webhook] = reason
+
+    def enable(self, webhook: str) -> Deferred[None]:
+        """
+        Send again to one that was disabled while in use; nothing happens to one that was not.
+
+        Fails with KeyError if there is no such webhook, ProvisionedError if its settings disable it.
+        """
+        return _whole(self._enable(webhook))
+
+    async def _enable(self, name: str) -> None:
+        if not self._webhooks[name].enabled:
+            raise ProvisionedError(
+                f"webhook {name} is disabled by its settings: set webhooks.{name}.enabled in the "
+                "configuration file, and start again"
+            )
+        if name not in self._disabled:
+            return
+        await self._store.enable_webhook(name)
+        if self._closed or name not in self._disabled:
+            return
+        _ = self._deliver_to(self._webhooks[name], self._secrets[name])
+        del self._disabled[name]
+        self._changed()
+        self._log.info("Webhook {webhook} is enabled again", webhook=name)
+
+    # Secrets
+
+    def rotate_secret(self, webhook: str) -> Deferred[tuple[str, Micros | None]]:
+        """
+        Give a webhook a new signing secret: that, and until when the former signs beside it (None: no more).
+
+        Nobody can be told the secret again.  Fails as `Store.rotate_secret`.
+        """
+        return _whole(self._rotate(webhook))
+
+    async def _rotate(self, name: str) -> tuple[str, Micros | None]:
+        now = self._now()
+        overlap = self._settings.delivery.secret_overlap
+        secrets = await self._store.rotate_secret(name, now, overlap)
+        until = secrets.former[0].until if secrets.former else None
+        self._log.info(
+            "Webhook {webhook} has a new signing secret; {former}",
+            webhook=name,
+            former="no former one signs" if until is None else f"the former signs too until {iso(until)}",
+        )
+        if not self._closed and name in self._webhooks:
+            self._secrets[name] = secrets
+            self._sign(name)
+            self._set_alarm()
+        return secrets.current, until
+
+    def _look_at_overlaps(self) -> None:
+        now = self._now()
+        for name, secrets in self._secrets.items():
+            signed, signing = self._signing[name], secrets.active(now)
+            if signing != signed:
+                self._sign(name)
+            if len(signing) < len(signed):
+                self._log.info("Webhook {webhook}: a former signing secret signs no more", webhook=name)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        now = self._now()
+        ends = [end for each in self._secrets.values() if (end := each.next_end(now)) is not None]
+        if ends:
+            self._alarm.at(min(*ends, now + LOOK_AGAIN))
+
+    def _sign(self, name: str) -> None:
+        """Let a webhook's deliveries be signed with what signs now."""
+        webhook = self._webhooks[name]
+        if name in self._disabled:
+            webhook = msgspec.structs.replace(webhook, enabled=False)
+        try:
+            _ = self._deliver_to(webhook, self._secrets[name])
+        except ValueError as error:
+            # It could be made before: a file that it needs is gone, for instance.
+            self._log.error(
+                "{error}; it is signed with the secrets it had until the next start", error=str(error)
+            )
+
+    # Transports
+
+    def _deliver_to(self, webhook: config.Webhook, secrets: SigningSecrets) -> Deferred[None]:
+        signing = secrets.active(self._now())
+        replaced = self._dispatcher.replace(webhook, self._transport(webhook, signing))
+        self._signing[webhook.id] = signing
+        return replaced
+
+    def _transport(self, webhook: config.Webhook, signing: tuple[str, ...]) -> ITransport:
+        settings = self._settings
+        context = TransportContext(
+            reactor=self._reactor,
+            webhook=webhook,
+            egress=self._egress,
+            state_dir=settings.state_dir,
+            secrets=signing,
+            version=__version__,
+            timeout=webhook.timeout or settings.delivery.timeout,
+            concurrency=webhook.concurrency or settings.delivery.concurrency,
+            proxy=settings.egress.proxy,
+            no_proxy=settings.egress.no_proxy,
+        )
+        return create(webhook, self._plugins, context)
+
+
+def _whole(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """Fires with what `work` returns, which goes on if that is cancelled: a client may leave at any time."""
+    told: Deferred[T] = Deferred()
+    _ = Deferred.fromCoroutine(work).addCallbacks(told.callback, told.errback)
+    return told
