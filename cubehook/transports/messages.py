@@ -11,6 +11,9 @@ from cubehook.interfaces import Outbound
 UNKNOWN: Final = "unknown"
 """What stands for a value that is not known, such as a withheld number."""
 
+LONGEST_VALUE: Final = 64
+"""Characters that are put in for one placeholder; what is longer is cut."""
+
 PLACEHOLDERS: Final = ("webhook", "cube", "state", "call", "calling_number", "called_number")
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -86,7 +89,7 @@ _LISTED = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
 
 def _fit(name: str, webhook: str, event: Event) -> str:
     value = _value(name, webhook, event) or ""
-    return _UNSAFE.sub("_", value.removeprefix("+")) or UNKNOWN
+    return _UNSAFE.sub("_", value.removeprefix("+"))[:LONGEST_VALUE] or UNKNOWN
 
 
 def _value(name: str, webhook: str, event: Event) -> str | None:
