@@ -41,6 +41,7 @@ _TLS_REASONS = (
     ("unrecognized name", "the receiver does not know the host name it was asked for"),
 )
 
+_ASKED = "the receiver asked for a client certificate, and closed the connection (options.client_certificate)"
 _NOT_HTTP = "the receiver's answer is not valid HTTP"
 
 _CONNECTING: tuple[tuple[type[Exception], ErrorClass, str], ...] = (
@@ -163,7 +164,7 @@ def _lost(exchange: Exchange, closed: bool) -> tuple[ErrorClass, str]:
         return ErrorClass.TLS, "the receiver closed the connection while negotiating TLS"
     if exchange.asked_for_certificate and not exchange.journey.kept and phase is Phase.WAITING:
         # With TLS 1.3 the client is done before the receiver has judged it.
-        return ErrorClass.TLS, "the receiver asked for a client certificate, and closed the connection"
+        return ErrorClass.TLS, _ASKED
     how = "the receiver closed the connection" if closed else "the connection was reset"
     if phase is Phase.READING:
         return ErrorClass.CONNECTION_LOST, f"{how} in the middle of the answer's body"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +63,27 @@ class PolicyTests(SynchronousTestCase):
         policy = EgressPolicy(allow=[IPv4Network("169.254.169.254/32"), IPv6Network("fd00:ec2::254/128")])
         self.assertTrue(denied(policy, "169.254.169.254"))
         self.assertTrue(denied(policy, "fd00:ec2::254"))
+
+    def test_metadata_that_may_be_somebodys_own_is_denied_unless_allowed_by_name(self) -> None:
+        for text, around in (
+            ("100.100.100.200", "100.64.0.0/10"),
+            ("fd20:ce::254", "fd20:ce::/32"),
+        ):
+            named = policy_from(Egress(allow=(text,)))
+            self.assertFalse(denied(named, text))
+            for policy in (DEFAULT, EVERYTHING, policy_from(Egress(allow=(around,)))):
+                self.assertTrue(denied(policy, text), text)
+            self.assertTrue(denied(policy_from(Egress(allow=(text,), deny=(text,))), text))
+            neighbour = str(ip_address(text) + 1)
+            self.assertFalse(denied(DEFAULT, neighbour))
+            with self.assertRaises(BlockedError) as caught:
+                policy_from(Egress(allow=(around,))).check(text)
+            self.assertEqual(
+                caught.exception.rule,
+                f"it is a cloud's metadata service; add {text} itself to egress.allow if it is meant",
+            )
+        for disguise in hidden(IPv4Address("100.100.100.200")):
+            self.assertTrue(denied(EVERYTHING, disguise), disguise)
 
     def test_loopback_is_denied_unless_allowed(self) -> None:
         for address in ("127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -267,6 +268,7 @@ def context_for(
     names: Names | None = None,
     secrets: tuple[str, ...] = (SECRET,),
     concurrency: int = 4,
+    timeout: float = 5.0,
     proxy: str = "",
     no_proxy: tuple[str, ...] = (),
 ) -> TransportContext:
@@ -277,7 +279,7 @@ def context_for(
         state_dir=state_dir,
         secrets=secrets,
         version="1.2.3",
-        timeout=5.0,
+        timeout=timeout,
         concurrency=concurrency,
         proxy=proxy,
         no_proxy=no_proxy,
@@ -309,13 +311,17 @@ async def deliver(test: TestCase, url: str, *, within: float = 5.0, **settings: 
     return await transport.deliver(outbound(timeout=within))
 
 
-class Authority:
-    """A certificate authority for one test."""
+_numbers = itertools.count()
 
-    def __init__(self) -> None:
+
+class Authority:
+    """A certificate authority for one test, which `parent` vouches for, or only itself."""
+
+    def __init__(self, parent: Authority | None = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cubehook test authority")])
-        self.certificate = self._sign(self._name, self._key, [], is_authority=True)
+        name = f"cubehook test authority {next(_numbers)}"
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = (parent or self)._sign(self._name, self._key, [], is_authority=True)
 
     def write(self, path: Path) -> Path:
         path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
@@ -330,13 +336,8 @@ class Authority:
         ask_client: bool = False,
     ) -> CertificateOptions:
         """How a server with a certificate for `names` speaks TLS."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
-        certificate = self._sign(subject, key, names, expired=expired, self_signed=self_signed)
-        pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        private = PrivateCertificate.loadPEM(pem)
+        certificate, key = self.issue("receiver", *names, expired=expired, self_signed=self_signed)
+        private = PrivateCertificate.loadPEM(certificate + key)
         settings: dict[str, Any] = {}
         if highest is not None:
             settings.update(insecurelyLowerMinimumTo=TLSVersion.TLSv1_0, lowerMaximumSecurityTo=highest)
@@ -345,13 +346,22 @@ class Authority:
             settings.update(trustRoot=Certificate.loadPEM(authority))
         return private.options() if not settings else _options(private, settings)
 
-    def client(
-        self, name: str, *, expired: bool = False, passphrase: bytes | None = None
-    ) -> tuple[bytes, bytes]:
-        """A client's certificate and its key, both PEM."""
+    def pem(self, *names: str, expired: bool = False) -> bytes:
+        """A server's certificate for `names`, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key, [], expired=expired)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
+        certificate = self._sign(subject, key, names, expired=expired)
+        return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    def issue(
+        self, owner: str, *names: str, passphrase: bytes | None = None, **settings: Any
+    ) -> tuple[bytes, bytes]:
+        """A certificate and its key, both PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, owner)])
+        certificate = self._sign(subject, key, names, **settings)
         lock: Any = serialization.NoEncryption()
         if passphrase is not None:
             lock = serialization.BestAvailableEncryption(passphrase)
@@ -365,6 +375,7 @@ class Authority:
         key: ec.EllipticCurvePrivateKey,
         names: Iterable[str],
         expired: bool = False,
+        early: bool = False,
         self_signed: bool = False,
         is_authority: bool = False,
     ) -> x509.Certificate:
@@ -376,7 +387,7 @@ class Authority:
             .issuer_name(subject if self_signed else self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 3 * day)
+            .not_valid_before(now + day / 2 if early else now - 3 * day)
             .not_valid_after(now - day if expired else now + day)
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )

@@ -21,6 +21,7 @@ from tests.transports.support import (
     OTHER_SECRET,
     SECRET,
     Conversation,
+    Names,
     Receiver,
     Request,
     answering,
@@ -108,6 +109,15 @@ class RequestTests(TestCase):
         self.assertNotIn("s3cret", repr(sent))
         self.assertNotIn("k3y", repr(sent))
 
+    async def test_a_redelivery_is_marked(self) -> None:
+        receiver = Receiver(self)
+        transport = await http_transport(self, receiver.url)
+        for redelivery, expected in ((True, "true"), (False, None)):
+            sent = await transport.deliver(outbound(redelivery=redelivery))
+            self.assertEqual(receiver.requests[-1].headers.get("cubehook-redelivery"), expected)
+            self.assertEqual(sent.request_headers.get("cubehook-redelivery"), expected)
+            self.assertEqual(receiver.requests[-1].headers["webhook-id"], "0123456789ABC")
+
     async def test_secrets_in_the_url_are_sent_and_masked(self) -> None:
         receiver = Receiver(self)
         url = f"http://127.0.0.1:{receiver.port}/calls?token=s3cret&from=hq"
@@ -177,6 +187,25 @@ class VerdictTests(TestCase):
             )
             self.assertIn(f"answered {status[:3]}", sent.error or "")
 
+    async def test_the_first_line_of_the_answer_is_told(self) -> None:
+        for body, told in (
+            ("quota of 100/h exceeded\nsecond line", "quota of 100/h exceeded"),
+            ("\r\n  \r\n\tlate \x1b[31m line", "late \\x1b[31m line"),
+            ("{braces} and " + "y" * 500, "{braces} and " + "y" * 187 + "..."),
+            (
+                "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>nginx</body></html>",
+                "502 Bad Gateway",
+            ),
+            (" \t ", None),
+            ("<" * 100_000, "<" * 200 + "..."),
+            ("\n" * 5000 + "late", None),
+        ):
+            sent = await deliver(self, Receiver(self, answering(answer("500 x", body=body))).url)
+            expected = "answered 500 Internal Server Error" + (f": {told}" if told else "")
+            self.assertEqual(sent.error, expected)
+        sent = await deliver(self, Receiver(self, answering(answer("200 OK", body="fine"))).url)
+        self.assertIsNone(sent.error)
+
     async def test_the_words_are_ours_not_the_receivers(self) -> None:
         sent = await self._sent("404 {evil}")
         self.assertEqual(sent.error, "answered 404 Not Found")
@@ -223,6 +252,38 @@ class ConnectionTests(TestCase):
         for _ in range(5):
             self.assertTrue((await transport.deliver(outbound())).delivered)
         self.assertEqual((len(receiver.requests), len(receiver.conversations)), (5, 1))
+
+    async def test_a_new_connection_tells_of_its_making_a_kept_one_does_not(self) -> None:
+        receiver = Receiver(self)
+        names = Names(**{"hook.test": ["127.0.0.1"]})
+        transport = await http_transport(self, f"http://hook.test:{receiver.port}/", names=names)
+        phases = [[*(await transport.deliver(outbound())).phases] for _ in range(2)]
+        self.assertEqual(phases, [["resolving", "connecting", "waiting", "reading"], ["waiting", "reading"]])
+
+    async def test_each_phase_has_its_time(self) -> None:
+        def script(conversation: Conversation, _: Request) -> None:
+            reactor.callLater(0.1, conversation.send, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+            reactor.callLater(0.2, conversation.send, b"ok")
+
+        transport = await http_transport(self, Receiver(self, script).url)
+        for _ in range(2):
+            started = reactor.seconds()
+            phases = (await transport.deliver(outbound())).phases
+            took = (reactor.seconds() - started) * 1_000_000
+            self.assertGreater(phases["waiting"], 90_000)
+            self.assertGreater(phases["waiting"] + phases["reading"], 190_000)
+            self.assertLessEqual(sum(phases.values()), took)
+
+    async def test_a_kept_connection_that_breaks_is_told_as_one(self) -> None:
+        receiver = Receiver(self)
+        transport = await http_transport(self, receiver.url)
+        await transport.deliver(outbound())
+        receiver.script = lambda conversation, _: conversation.close()
+        sent = await transport.deliver(outbound())
+        self.assertEqual(
+            sent.error, "the receiver closed the connection before it answered; it was kept from before"
+        )
+        self.assertEqual(sent.remote_address, f"127.0.0.1:{receiver.port}")
 
     async def test_as_many_connections_are_kept_as_requests_may_run(self) -> None:
         held: list[Conversation] = []
@@ -337,6 +398,9 @@ class CheckTests(SynchronousTestCase):
             "webhook-id",
             "Webhook-Signature",
             "webhook-anything",
+            "cubehook-redelivery",
+            "Cubehook-X",
+            "Proxy-Authorization",
             "Host",
             "content-length",
             "Transfer-Encoding",
