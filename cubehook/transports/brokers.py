@@ -379,9 +379,12 @@ class BrokerTransport(Generic[M]):
     async def _send(self, flight: _Flight[M], content: M, seconds: float) -> Answer:
         session = self._session
         if session is None or session.over is not None:
-            opening = flight.opening = self._opening or self._open(seconds)
+            opening = flight.opening = self._opening or _Opening()
             waiter: Deferred[Session[M]] = Deferred(lambda waiter: self._left(opening, waiter))
             opening.waiters.append(waiter)
+            if self._opening is None:
+                self._opening = opening
+                self._open(opening, seconds)
             session = await waiter
         flight.sending(session)
         return await session.send(content)
@@ -404,13 +407,12 @@ class BrokerTransport(Generic[M]):
 
     # Connecting
 
-    def _open(self, timeout: float) -> _Opening[M]:
-        opening = self._opening = _Opening()
+    def _open(self, opening: _Opening[M], seconds: float) -> None:
+        # It may be over at once.
         opening.attempt = Deferred.fromCoroutine(self._connect(opening))
         # Whoever comes later would keep an attempt alive for ever that is not answered.
-        _ = opening.attempt.addTimeout(timeout, self._reactor)
-        _ = opening.attempt.addBoth(self._opened, opening, timeout)
-        return opening
+        _ = opening.attempt.addTimeout(seconds, self._reactor)
+        _ = opening.attempt.addBoth(self._opened, opening, seconds)
 
     async def _connect(self, opening: _Opening[M]) -> Session[M]:
         if self._endpoint is None:
@@ -433,7 +435,7 @@ class BrokerTransport(Generic[M]):
             raise
         return session
 
-    def _opened(self, result: Session[M] | Failure, opening: _Opening[M], timeout: float) -> None:
+    def _opened(self, result: Session[M] | Failure, opening: _Opening[M], seconds: float) -> None:
         if self._opening is opening:
             self._opening = None
         waiters, opening.waiters = opening.waiters, []
@@ -445,7 +447,7 @@ class BrokerTransport(Generic[M]):
         error: BaseException | None = result.value
         if result.check(DeferredTimeoutError):
             phase = Phase.CONNECTING if opening.connected_at is None else Phase.LOGGING_IN
-            error = BrokerError(ErrorClass.TIMEOUT, f"timed out after {timeout:g} s while {phase}")
+            error = BrokerError(ErrorClass.TIMEOUT, f"timed out after {seconds:g} s while {phase}")
         assert error is not None
         for waiter in waiters:
             waiter.errback(error)
