@@ -29,6 +29,7 @@ from cubehook.store.provisioning import Provisioned
 from cubehook.store.store import Store
 from cubehook.text import printable
 from cubehook.transports.context import TransportContext
+from cubehook.transports.discreet import Discreet, Mask
 from cubehook.transports.registry import create, find_transports
 
 LOOK_AGAIN: Micros = 600_000_000
@@ -269,7 +270,7 @@ class Webhooks:
             proxy=settings.egress.proxy,
             no_proxy=settings.egress.no_proxy,
         )
-        return create(webhook, self._plugins, context)
+        return Discreet(create(webhook, self._plugins, context), Mask(webhook, signing))
 
 
 def _whole(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

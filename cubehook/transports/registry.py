@@ -29,6 +29,7 @@ from cubehook.config import Webhook
 from cubehook.config_reader import described
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin
 from cubehook.text import printable
+from cubehook.transports.discreet import Mask
 
 _OURS: Final = "cubehook_transports"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -141,8 +142,10 @@ def check_webhook(webhook: Webhook, plugins: Mapping[str, ITransportPlugin]) -> 
     try:
         return [_pair(each) for each in plugin.check(webhook, _options(webhook, plugin))]
     except Exception as error:
-        _trace(f"the check of {plugin.name}")
-        return [("transport", f"settings that {plugin.name} can check; it failed with {_told(error)}")]
+        mask = Mask(webhook, () if webhook.secret is None else (webhook.secret,))
+        _trace(f"the check of {plugin.name}", mask)
+        told = _told(mask.error(error))
+        return [("transport", f"settings that {plugin.name} can check; it failed with {told}")]
 
 
 def create(
@@ -160,7 +163,9 @@ def create(
         transport = plugin.create(webhook, _options(webhook, plugin), context)
         verifyObject(ITransport, transport)
     except Exception as error:
-        _trace(f"making {plugin.name}")
+        mask = Mask(webhook, context.secrets)
+        _trace(f"making {plugin.name}", mask)
+        error = mask.error(error)
         raise ValueError(
             f"webhook {webhook.id}: the transport {plugin.name} cannot be made: {_told(error)}"
         ) from error
@@ -218,9 +223,10 @@ def _pair(found: Any) -> tuple[str, str]:
     return key, expected
 
 
-def _trace(what: str) -> None:
+def _trace(what: str, mask: Mask | None = None) -> None:
     # As text: an event with a failure in it counts as an error, and the problem is told elsewhere.
-    _log.debug("{what} failed:\n{traceback}", what=what, traceback=traceback.format_exc())
+    text = traceback.format_exc()
+    _log.debug("{what} failed:\n{traceback}", what=what, traceback=mask.text(text) if mask else text)
 
 
 def _told(error: BaseException, path: str | None = None) -> str:

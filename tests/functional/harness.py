@@ -150,6 +150,7 @@ class Service:
         self.console_port = free_port()
         self.config = self.folder / "cubehook.toml"
         self.cubes, self.webhooks, self.extra = cubes, webhooks, extra
+        self.env: dict[str, str] = {}
         self.process: Process | None = None
 
     def application_url(self, cube: str) -> str:
@@ -167,7 +168,7 @@ class Service:
     async def start(self) -> Process:
         """Start it and wait until it serves."""
         self.write_config()
-        self.process = twistd(self.test, self.folder, "--config", str(self.config))
+        self.process = twistd(self.test, self.folder, "--config", str(self.config), env=self.env)
         await self.process.wait_for(r"cubehook \S+ is running")
         return self.process
 

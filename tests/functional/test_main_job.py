@@ -9,7 +9,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,6 +41,10 @@ class MainJobCase(TestCase):
 
     timeout = 120
     placed = 0
+    secrets: Sequence[str] = (SECRET,)
+    """What the sink verifies with, any of them."""
+    env: Mapping[str, str] = {}
+    """What the service's environment has besides."""
 
     async def begin(
         self, *, payload: str = "basic", webhook: str = "", cube: str = "", persistent: bool = True
@@ -57,6 +61,7 @@ class MainJobCase(TestCase):
             webhooks=f'[webhooks.crm]\nurl = "http://127.0.0.1:{self.sink_port}/crm"\n'
             f'payload = "{payload}"\nsecret = "{SECRET}"\n{webhook.replace("SINK", str(self.sink_port))}\n',
         )
+        self.service.env |= self.env
         url = self.service.application_url("hq")
         self.service.cubes = self.service.cubes.replace("APPLICATION_URL", f'"{url}"')
         self.gateway = SimulatedGateway(
@@ -81,7 +86,7 @@ class MainJobCase(TestCase):
         self.sink = Sink(
             reactor,
             lambda: time.time_ns() // 1000,
-            secrets=[decode_secret(SECRET)],
+            secrets=list(map(decode_secret, self.secrets)),
             behaviour=behaviour or Behaviour(),
             received=self._received,
         )
