@@ -76,7 +76,7 @@ class MqttPlugin:
         else:
             if url.path is not None:
                 problems.append(("url", f"a URL without a path, such as {example}: the topic is an option"))
-            if url.password is not None and url.user is None:
+            if url.password is not None and not url.user:
                 problems.append(("url", "a URL with a user where there is a password"))
         problems += _check_texts(options)
         problems += [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import queue
 import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import deferLater
@@ -174,20 +177,40 @@ class Far(Protocol):
 
 
 class Silent(Factory):
-    """Accepts connections and never says anything."""
+    """Accepts connections and says nothing that a test does not say."""
 
     noisy = False
 
     def __init__(self, test: TestCase) -> None:
-        self.connections: list[Protocol] = []
+        self.connections: list[Heard] = []
+        self.sent: DeferredQueue[Heard] = DeferredQueue()
         listening = reactor.listenTCP(0, self, interface="127.0.0.1")
         self.port: int = listening.getHost().port
         test.addCleanup(listening.stopListening)
 
-    def buildProtocol(self, addr: object) -> Protocol:
-        made = Protocol()
+    def buildProtocol(self, addr: object) -> Heard:
+        made = Heard(self)
         self.connections.append(made)
         return made
+
+    async def said(self, text: bytes) -> Any:
+        """Wait until the next client has said something that holds `text`; its connection."""
+        while True:
+            heard = await self.sent.get().addTimeout(PATIENCE, reactor)
+            if text in heard.data:
+                return heard.transport
+
+
+class Heard(Protocol):
+    """A connection, and all that came over it."""
+
+    def __init__(self, listener: Silent) -> None:
+        self._listener = listener
+        self.data = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+        self._listener.sent.put(self)
 
 
 class Rabbit:
@@ -284,7 +307,9 @@ class Mosquitto(ProcessProtocol):
         self.port = free_port()
         self._file = folder / "mosquitto.conf"
         self._file.write_text(
-            f"listener {self.port} 127.0.0.1\npersistence false\nlog_dest stderr\n{settings}\n"
+            f"listener {self.port} 127.0.0.1\npersistence false\nlog_dest stderr\n"
+            # Else it becomes another, who may not read the files of a test.
+            f"user {getpass.getuser()}\n{settings}\n"
         )
         self._text = b""
         self._started: Deferred[None] = Deferred()
@@ -305,7 +330,7 @@ class Mosquitto(ProcessProtocol):
         """SIGKILL it, if it runs, and wait for its end."""
         process, self._process = self._process, None
         if process is not None:
-            if not self._ended.called:
+            with suppress(ProcessExitedAlready):
                 process.signalProcess(signal.SIGKILL)
             await self._ended
 

@@ -321,19 +321,12 @@ class NetworkTests(AmqpCase):
             (b"AMQP\x00\x01\x00\x00", ""),
         ):
             attempt = sending(transport, call_outbound(timeout=1))
-            while not silent.connections or silent.connections[-1].transport is None:
-                await self._turn()
-            conversation: Any = silent.connections.pop().transport
+            conversation = await silent.said(b"AMQP")
             conversation.write(answer)
             conversation.loseConnection()
             sent = await attempt
             self.assertFalse(sent.delivered)
             self.assertIn(words, sent.error or "")
-
-    async def _turn(self) -> None:
-        turned: Deferred[None] = Deferred()
-        reactor.callLater(0.001, turned.callback, None)
-        await turned
 
     async def test_the_egress_policy_holds_for_addresses_and_names(self) -> None:
         denied = Egress()
