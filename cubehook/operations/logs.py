@@ -413,6 +413,7 @@ class Logs:
                 status=attempt.status,
                 error_class=attempt.error_class,
                 error=attempt.error,
+                note=attempt.note,
                 ms=took,
             )
         else:
@@ -420,8 +421,9 @@ class Logs:
             why = (
                 "" if attempt.delivered else f" {attempt.error_class}: {printable(attempt.error or '', 300)}"
             )
+            note = "" if attempt.note is None else f" [{printable(attempt.note, 300)}]"
             line = (
                 f"{at} attempt {event_id} -> {webhook.id} #{attempt.number} "
-                f"{'delivered' if attempt.delivered else 'not delivered'}{said} {took}ms{why}\n"
+                f"{'delivered' if attempt.delivered else 'not delivered'}{said} {took}ms{why}{note}\n"
             )
         log.info("{line}", line=line)

@@ -145,6 +145,16 @@ class LogsTests(SynchronousTestCase):
             "2024-11-23T16:03:36.200940Z attempt 64YBA8PFPXG05-1 -> crm #2 delivered 204 1.5ms\n",
         )
 
+    def test_what_is_to_be_known_of_an_attempts_way(self) -> None:
+        lines = []
+        for format in ("text", "json"):
+            logs = self.open(format=format)
+            logs.attempt(*self.attempt(delivered=True, status=204, error=None, note="not verified"))
+            logs.close()
+            lines.append(self.read("events.log"))
+        self.assertTrue(lines[0].endswith("#2 delivered 204 1.5ms [not verified]\n"))
+        self.assertEqual(json.loads(lines[1])["note"], "not verified")
+
     def test_json(self) -> None:
         logs = self.open(format="json")
         Logger("cubehook.xcc").info("Cube {cube} is registered", cube="hq")

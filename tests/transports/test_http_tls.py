@@ -236,6 +236,18 @@ class FileTests(FolderTests):
             self.assertEqual([key for key, _ in HttpPlugin().check(webhook, options)], keys)
 
 
+class OwnMakingTests(FolderTests):
+    async def test_a_self_signed_certificate_can_be_named_as_its_own_authority(self) -> None:
+        tls = self.authority.server("127.0.0.1", self_signed=True)
+        certificate = Certificate(tls.certificate)
+        (self.folder / "own.pem").write_bytes(certificate.dumpPEM())
+        sent = await self.deliver(Receiver(self, tls=tls), ca_file="own.pem")
+        self.assertEqual((sent.delivered, sent.note), (True, None), sent.error)
+        another = self.authority.server("127.0.0.1", self_signed=True)
+        sent = await self.deliver(Receiver(self, tls=another), ca_file="own.pem")
+        self.assertEqual((sent.delivered, sent.error_class), (False, ErrorClass.TLS))
+
+
 class RenewalTests(FolderTests):
     def _touch(self, *names: str) -> None:
         # A file written twice within one tick of the clock keeps its time.
