@@ -235,12 +235,33 @@ def _sink(argv: Sequence[str]) -> int:
     return sink(argv)
 
 
+def _redeliver(argv: Sequence[str]) -> int:
+    from cubehook.commands.redeliver import redeliver
+
+    return redeliver(argv)
+
+
+def _rotate_secret(argv: Sequence[str]) -> int:
+    from cubehook.commands.rotate_secret import rotate_secret
+
+    return rotate_secret(argv)
+
+
+def _enable(argv: Sequence[str]) -> int:
+    from cubehook.commands.enable import enable
+
+    return enable(argv)
+
+
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=2))
 
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "check": (_check, "validate a configuration file and print what it would run"),
+    "enable": (_enable, "send again to a webhook that was disabled while it was in use"),
+    "redeliver": (_redeliver, "send again what was delivered or given up"),
+    "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
     "sink": (_sink, "receive webhooks, verify their signatures and show them"),
     "transports": (_transports, "list the transports that are installed, with their options"),

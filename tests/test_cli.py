@@ -64,11 +64,11 @@ class Usage(CliTestCase):
     def test_help_names_every_command(self) -> None:
         status, output, errors = self.run_main("--help")
         self.assertEqual((status, errors), (0, ""))
-        for command in ("check", "simulate", "sink", "transports"):
+        for command in ("check", "enable", "redeliver", "rotate-secret", "simulate", "sink", "transports"):
             self.assertRegex(output, rf"(?m)^  {command} +\w")
 
     def test_each_command_has_help(self) -> None:
-        for command in ("check", "simulate", "sink", "transports"):
+        for command in ("check", "enable", "redeliver", "rotate-secret", "simulate", "sink", "transports"):
             status, output, _ = self.run_main(command, "--help")
             self.assertEqual(status, 0, command)
             self.assertIn("--json", output, command)

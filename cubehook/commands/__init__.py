@@ -1,0 +1,1 @@
+"""Commands that speak to the running service, one a module."""
