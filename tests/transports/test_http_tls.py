@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL.crypto import X509
-from OpenSSL.SSL import VERIFY_PEER
+from OpenSSL.SSL import VERIFY_PEER, OP_NO_SSLv3, OP_NO_TLSv1, OP_NO_TLSv1_1
 from twisted.internet.ssl import Certificate, TLSVersion
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from cubehook.config import Webhook
 from cubehook.interfaces import Sent
-from cubehook.net.tls import UNVERIFIED, Tls, TlsFileError, TlsOptions
+from cubehook.net.tls import UNVERIFIED, Tls, TlsFileError, TlsOptions, _platform_context
 from cubehook.records import ErrorClass
 from cubehook.transports.http import HttpOptions, HttpPlugin
 from tests.transports.support import (
@@ -326,6 +326,14 @@ class InsecureTests(FolderTests):
         sent = await self.deliver(receiver, insecure=True)
         self.assertEqual(sent.error_class, ErrorClass.TLS)
         self.assertIn("no TLS of version 1.2 or later", sent.error or "")
+
+    def test_old_versions_are_off_whatever_the_system_thinks_of_them(self) -> None:
+        # One that was used tells its settings to nobody.
+        _platform_context.cache_clear()
+        for options in (TlsOptions(), TlsOptions(ca_file="ca.pem", insecure=True)):
+            context = Tls(options, self.folder, "webhook crm").context()
+            for version in (OP_NO_SSLv3, OP_NO_TLSv1, OP_NO_TLSv1_1):
+                self.assertTrue(context.set_options(0) & version)
 
     async def test_each_start_is_warned_of_by_name(self) -> None:
         for count in (1, 2):
