@@ -30,7 +30,7 @@ from cubehook.transports.brokers import Answer, BrokerError, Message, Session
 from cubehook.transports.messages import Pattern, labels
 
 HEARTBEAT: Final = 20
-"""Seconds, as agreed with the broker; it is given up after a little more than that without a sign of life."""
+"""Seconds, as agreed with the broker; it is given up after up to 2.5 times as long without a sign of life."""
 
 _PERSISTENT = 2
 _FRAME = 7
