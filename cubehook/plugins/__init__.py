@@ -1,7 +1,9 @@
 """
-A plugin package: modules here, and in a `cubehook/plugins` folder anywhere on the path, announce transports.
+A plugin package, as `twisted.plugin` has them: each module announces transports.
 
-See `cubehook.interfaces.ITransportPlugin`.
+The modules of other packages stand here, beside ours, where they are installed with cubehook; or in a
+folder `cubehook/plugins` anywhere on the path, without an `__init__.py`.  See
+`cubehook.interfaces.ITransportPlugin`.
 """
 
 from twisted.plugin import pluginPackagePaths

@@ -49,16 +49,16 @@ def call_outbound(
     `changes` are fields of its `CallEvent`; the body is the payload `full` unless given.
     """
     at = _now()
-    event_id = _ids.next(at)
     call = _ids.next(at) if call is None else call
+    sequence = list(CallState).index(state) + 1
     text = iso(at)
     fields: dict[str, Any] = {
         "call_state": state,
         "called_number": "+12512501663",
         "calling_number": "+12517676234",
         "timestamp": text,
-        "event_id": id_text(event_id),
-        "sequence": list(CallState).index(state) + 1,
+        "event_id": f"{id_text(call)}-{sequence}",
+        "sequence": sequence,
         "cube": "hq",
         "call_id": id_text(call),
         "guid": "9364550FD96211E28F0D9C9C52CD806F",
@@ -81,7 +81,7 @@ def call_outbound(
     }
     payload = CallEvent(**(fields | changes))
     event = Event(
-        id=event_id, call=call, cube=payload.cube, granularity=Granularity.CALL, at=at, payload=payload
+        id=_ids.next(at), call=call, cube=payload.cube, granularity=Granularity.CALL, at=at, payload=payload
     )
     return Outbound(
         id=payload.event_id,

@@ -1,0 +1,5 @@
+"""Announces the transport `syslog`."""
+
+from cubehook_syslog.transport import SyslogPlugin
+
+syslog = SyslogPlugin()
