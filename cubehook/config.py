@@ -172,6 +172,10 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     proxy: ProxyUrl = ""
     no_proxy: tuple[NoProxy, ...] = ()
 
+    def __repr__(self) -> str:
+        # The proxy's URL may hold a password.
+        return f"<Egress deny={self.deny} allow={self.allow}>"
+
 
 class Manhole(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A Python prompt inside the running service; a door is closed unless its endpoint is named."""

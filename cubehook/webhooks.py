@@ -22,6 +22,7 @@ from cubehook.delivery.lanes import Status
 from cubehook.events import Micros, iso
 from cubehook.interfaces import ITransport, ITransportPlugin
 from cubehook.net.egress import policy_from
+from cubehook.net.urls import secrets_in
 from cubehook.records import Trouble
 from cubehook.rotation import SigningSecrets
 from cubehook.store.errors import ProvisionedError
@@ -270,7 +271,8 @@ class Webhooks:
             proxy=settings.egress.proxy,
             no_proxy=settings.egress.no_proxy,
         )
-        return Discreet(create(webhook, self._plugins, context), Mask(webhook, signing))
+        hidden = [*signing, *secrets_in(settings.egress.proxy)]
+        return Discreet(create(webhook, self._plugins, context), Mask(webhook, hidden))
 
 
 def _whole(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

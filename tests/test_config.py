@@ -18,7 +18,7 @@ from msgspec import inspect
 from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook import config_reader
-from cubehook.config import Config, Cube, Webhook
+from cubehook.config import Config, Cube, Egress, Webhook
 from cubehook.config_reader import ConfigErrors, Problem, WebhookCheck, defaults, read, state_dir
 from cubehook.config_rules import duration, endpoint_parts, is_local, shown_url
 
@@ -729,3 +729,24 @@ class TypesAreKnown(SynchronousTestCase):
                     self.assertIsInstance(kind, known, key)
 
         walk(inspect.type_info(Config), "")
+
+
+class ReprTests(SynchronousTestCase):
+    """A repr ends up in logs and tracebacks."""
+
+    def test_no_secret_is_in_one(self) -> None:
+        webhook = Webhook(
+            id="crm",
+            url="https://h/?token=s3cret",
+            headers={"X": "s3cret"},
+            secret="whsec_s3cret",  # noqa: S106 - none
+            options={"password": "s3cret"},
+        )
+        config = Config(
+            webhooks=(webhook,), egress=Egress(proxy="http://me:s3cret@proxy:3128", deny=("192.0.2.0/24",))
+        )
+        for value in (config, config.egress, webhook):
+            for shown in (repr(value), str(value), f"{value!r}"):
+                self.assertNotIn("s3cret", shown)
+        self.assertIn("crm", repr(config))
+        self.assertIn("192.0.2.0/24", repr(config))

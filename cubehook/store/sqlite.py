@@ -132,7 +132,7 @@ def clean(engine: Engine) -> None:
     """
     Rewrite the whole file, so that nothing deleted or overwritten is left in it or in its log.
 
-    Takes a few seconds for each gigabyte, and as much room again meanwhile.  Raises what SQLite does.
+    Takes some twenty seconds for each gigabyte, and twice its room meanwhile.  Raises what SQLite does.
     """
     with engine.connect() as connection:
         # Beneath SQLAlchemy, which would begin a transaction.

@@ -380,6 +380,21 @@ class PlainTextTests(AtRestCase):
         await self.started()
         self.assert_hidden()
 
+    async def test_also_what_a_kill_left_in_the_log(self) -> None:
+        database = sqlite3.connect(self.path)
+        database.execute("PRAGMA journal_mode = WAL")
+        log = self.path.with_name("cubehook.db-wal")
+        for number in range(500):
+            with database:
+                database.execute("UPDATE webhooks SET secret = ?", (B if number % 2 else A,))
+        left = log.read_bytes()
+        database.close()
+        self.assertEqual({A[6:], B[6:]}, set(self.hidden_in(left)) & {A[6:], B[6:]})
+        log.write_bytes(left)
+        _, found = await self.started(msgspec.structs.replace(CRM, secret=None))
+        self.assertEqual(found.secrets["crm"].current, B)
+        self.assert_hidden()
+
     async def test_it_is_rewritten_once(self) -> None:
         store, _ = await self.started(CRM)
         await store.close()
