@@ -259,7 +259,9 @@ class Lanes:
         self._window.open()
 
     def start(self) -> None:
-        """As `open`, owned by this object: `close` cancels it if it is still under way."""
+        """As `open`, owned by this object, which cancels it in `close`; nothing if it was started before."""
+        if self._starting is not None:
+            return
         self._starting = Deferred.fromCoroutine(self.open())
         _ = self._starting.addErrback(self._cancelled_or_bug)
 
@@ -311,9 +313,9 @@ class Lanes:
 
     def status(self) -> Status:
         return Status(
+            enabled=self.wanted,
             pending=self.backlog.pending,
             resident=self._window.resident,
-            enabled=self.wanted,
             in_flight=len(self._flights),
             state=self._breaker.state,
             held_until=self._breaker.held_until,
@@ -343,7 +345,7 @@ class Lanes:
         self._pump()
 
     def send_again(self, deliveries: Sequence[Delivery]) -> None:
-        """Take deliveries that were over and are pending again, and committed as that."""
+        """Hear of deliveries that were over and are pending again, and committed as that."""
         self.backlog.pending += len(deliveries)
         self._window.send_again(deliveries)
         self._pump()
@@ -476,6 +478,7 @@ class Lanes:
             remote_address=sent.remote_address,
             error_class=sent.error_class,
             error=sent.error,
+            note=sent.note,
         )
         recorded = self._record(attempt, delivery)
         if sent.gone and not sent.delivered:

@@ -638,6 +638,21 @@ class BreakerTests(SynchronousTestCase):
         receiver.open[0].callback(OK)
         self.assertEqual((State.OPEN, []), (desk.dispatcher.status("crm").state, desk.notes.releases))
 
+    def test_what_began_before_it_opened_is_not_taken_for_the_trial(self) -> None:
+        receiver = Scripted()
+        desk = Desk((webhook(concurrency=8), receiver), defaults=self.SETTINGS).start()
+        desk.calls(7)
+        for _ in range(5):
+            receiver.open[0].callback(FAILED)
+        receiver.open[0].callback(FAILED)
+        desk.advance(2.1)
+        self.assertEqual((7, State.HALF_OPEN), (len(receiver.sent), desk.dispatcher.status("crm").state))
+        receiver.open[0].callback(OK)
+        self.assertEqual((8, State.HALF_OPEN), (len(receiver.sent), desk.dispatcher.status("crm").state))
+        self.assertEqual([], desk.notes.releases)
+        receiver.open[0].callback(OK)
+        self.assertEqual(["crm"], desk.notes.releases)
+
     def test_its_state_outlives_the_service(self) -> None:
         desk, _, _ = self.down(held(3600))
         desk.calls(2)
@@ -668,6 +683,7 @@ class BreakerTests(SynchronousTestCase):
         _ = desk.dispatcher.replace(
             webhook(url="https://elsewhere.example/"), elsewhere := Scripted(always(OK))
         )
+        self.assertEqual(State.CLOSED, desk.dispatcher.status("crm").state)
         desk.advance(3.0)
         self.assertEqual((State.CLOSED, 6), (desk.dispatcher.status("crm").state, len(set(elsewhere.ids))))
 
@@ -684,7 +700,11 @@ class BreakerTests(SynchronousTestCase):
         answers[0] = OK
         desk.advance(10)
         self.assertEqual([("crm", start)], desk.notes.recoveries)
+        answers[0] = FAILED
+        desk.calls(6)
+        answers[0] = OK
         desk.advance(100)
+        self.assertEqual(2, len(desk.notes.releases))
         self.assertEqual((1, 1), (len(desk.notes.failures), len(desk.notes.recoveries)))
 
     def test_a_blip_is_not_told(self) -> None:
@@ -1148,6 +1168,25 @@ class LiveTests(SynchronousTestCase):
         self.successResultOf(replaced)
         self.assertEqual([2], [outbound.event.call_event.sequence for outbound in new.sent])
         self.assertEqual((1, 1), (old.stopped, new.started))
+
+    def test_what_comes_after_a_replacement_waits_for_the_first_ones_attempts_too(self) -> None:
+        for removed in (False, True):
+            first, second, third = Scripted(), Scripted(), Scripted()
+            desk = Desk((webhook(), first)).start()
+            call = desk.call()
+            desk.happens(desk.event(call, 1))
+            _ = desk.dispatcher.replace(webhook(), second)
+            desk.happens(desk.event(call, 2))
+            if removed:
+                _ = desk.dispatcher.remove("crm")
+                desk.dispatcher.add(webhook(), third)
+            else:
+                _ = desk.dispatcher.replace(webhook(), third)
+            desk.advance(1)
+            self.assertEqual((0, 0), (second.started, third.started))
+            first.open[0].callback(OK)
+            self.assertEqual((1, 0, 1), (first.stopped, second.started, third.started))
+            self.assertEqual([2], [outbound.event.call_event.sequence for outbound in third.sent])
 
     def test_whoever_stops_waiting_for_a_replacement_stops_nothing(self) -> None:
         old, new = Scripted(), Scripted(always(OK))
