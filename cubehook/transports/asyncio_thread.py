@@ -16,11 +16,12 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar, copy_context
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -52,6 +53,46 @@ def borrow_loop(reactor: Any, egress: EgressPolicy) -> BorrowedLoop:
     return BorrowedLoop(_current, reactor, egress)
 
 
+class Watch:
+    """What was connected, for as long as someone is watching."""
+
+    def __init__(self) -> None:
+        self.peer: str | None = None
+        """Address and port of the last that a socket was connected to."""
+        self.transports: list[asyncio.WriteTransport] = []
+        """In the order they came to be; one that speaks TLS comes after the one that it is laid over."""
+        self.connected: Callable[[], None] = lambda: None
+        """Called when a socket is connected; TLS and what else there may be of a greeting follows."""
+        self.lost: Callable[[], None] = lambda: None
+        """Called when the other side has ended a connection, or it broke."""
+        self.is_lost = False
+
+    def listen(self, protocol: Any) -> Any:
+        """`protocol`, the end of whose connection is told here: not every library tells of it."""
+        for name in ("eof_received", "connection_lost"):
+            setattr(protocol, name, self._told(getattr(protocol, name)))
+        return protocol
+
+    def _told(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def told(*args: Any) -> Any:
+            self.is_lost = True
+            self.lost()
+            return method(*args)
+
+        return told
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Watch]:
+    """To be used in the loop: tells of the connections that this task, or what it starts, makes within."""
+    watch = Watch()
+    token = _watch.set(watch)
+    try:
+        yield watch
+    finally:
+        _watch.reset(token)
+
+
 class BorrowedLoop:
     """
     The loop as one transport sees it.  All methods belong to the reactor's thread.
@@ -67,6 +108,7 @@ class BorrowedLoop:
         # The rest is the loop's thread's.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lookups: dict[str, tuple[float, asyncio.Future[list[_Sockaddr]]]] = {}
+        self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> Deferred[_T]:
         """
@@ -84,7 +126,8 @@ class BorrowedLoop:
 
     async def give_back(self) -> None:
         """
-        Cancel what still runs and wait for its end; the last borrower waits for the thread's end, too.
+        Cancel what still runs, abort what is connected and wait for the end of both; the last borrower waits
+        for the thread's end, too.
 
         Gives up waiting after a few seconds, says so in the log, and leaves behind what does not end.
         """
@@ -124,6 +167,8 @@ class BorrowedLoop:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(set(self._tasks), timeout=GRACE / 6)
+        for transport in set(self._transports):
+            transport.abort()
         if self._tasks:
             _log.error("{count} asyncio tasks did not end when cancelled: {tasks}", **_told(self._tasks))
         self._reactor.callFromThread(ended.callback, None)
@@ -135,6 +180,10 @@ class BorrowedLoop:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def connected(self, transport: asyncio.WriteTransport) -> None:
+        """`transport` belongs to this borrower."""
+        self._transports.add(transport)
+
     def check(self, address: str) -> None:
         """Raise BlockedError if `address` may not be reached."""
         self._egress.check(address)
@@ -145,12 +194,10 @@ class BorrowedLoop:
 
         BlockedError if it has none but others; socket.gaierror if it has none at all.
         """
-        try:
-            version = ip_address(host).version
-        except ValueError:
+        if not _is_literal(host):
             found = await self._resolved(host)
         else:
-            found = [(_FAMILIES[version], host, 0)]
+            found = [(_FAMILIES[ip_address(host).version], host, 0)]
         permitted = []
         blocked = None
         for each in found:
@@ -299,10 +346,19 @@ class _LoopThread:
 
 _current: _LoopThread | None = None
 _borrower: ContextVar[BorrowedLoop] = ContextVar("cubehook_borrower")
+_watch: ContextVar[Watch] = ContextVar("cubehook_watch")
 
 _Sockaddr = tuple[socket.AddressFamily, str, int]
 """Family, address, and the scope of an IPv6 address."""
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class _GuardedLoop(asyncio.SelectorEventLoop):
@@ -315,6 +371,29 @@ class _GuardedLoop(asyncio.SelectorEventLoop):
         if borrower is not None:
             borrower.adopt(task)
         return task
+
+    async def create_connection(self, protocol_factory: Any, *args: Any, **settings: Any) -> Any:
+        watch = _watch.get(None)
+        factory = protocol_factory if watch is None else lambda: watch.listen(protocol_factory())
+        made = await super().create_connection(factory, *args, **settings)
+        self._connected(made[0])
+        return made
+
+    async def start_tls(self, transport: Any, protocol: Any, *args: Any, **settings: Any) -> Any:
+        watch = _watch.get(None)
+        if watch is not None:
+            watch.listen(protocol)
+        upgraded: Any = await super().start_tls(transport, protocol, *args, **settings)
+        self._connected(upgraded)
+        return upgraded
+
+    def _connected(self, transport: Any) -> None:
+        borrower = _borrower.get(None)
+        if borrower is not None:
+            borrower.connected(transport)
+        watch = _watch.get(None)
+        if watch is not None:
+            watch.transports.append(transport)
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
@@ -336,14 +415,16 @@ class _GuardedLoop(asyncio.SelectorEventLoop):
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             raise BlockedError("only IP addresses may be connected to", str(address))
-        host, *rest = address
+        host, port, *rest = address
         asker = self._asker(host)
-        try:
-            ip_address(host)
-        except ValueError:
+        if not _is_literal(host):
             host = next(each[1] for each in await asker.addresses(host) if each[0] == sock.family)
         asker.check(host)
-        await super().sock_connect(sock, (host, *rest))
+        await super().sock_connect(sock, (host, port, *rest))
+        watch = _watch.get(None)
+        if watch is not None:
+            watch.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            watch.connected()
 
     async def sock_sendto(self, *args: Any) -> int:
         raise NotImplementedError("datagrams are not guarded by the egress policy")
