@@ -160,22 +160,18 @@ class Window:
 
     def send_again(self, deliveries: Iterable[Delivery]) -> None:
         """
-        Take deliveries that were over and are pending again, and committed as that.
+        Hear of deliveries that were over and are pending again, and committed as that.
 
-        Of a call they come in the order of their ids, but perhaps after younger ones.
+        They are on disk and come from there: those of a resident call once its lane has ended, since their
+        place would be before what may be on its way already.
         """
         for delivery in deliveries:
             self.unrecordable.discard(delivery.id)
             call = delivery.event.call
-            lane = self._lanes.get(call)
-            if lane is None:
-                self._leave(call)
-            elif call in self._owed or delivery.id <= lane.deliveries[-1].id:
-                # Its place is before what may be on its way already: it follows when the lane has ended.
+            if call in self._lanes:
                 self._owed.add(call)
             else:
-                lane.deliveries.append(delivery)
-                self.resident += 1
+                self._leave(call)
         self._refill()
 
     def _leave(self, call: int) -> None:
