@@ -739,7 +739,7 @@ class ReprTests(SynchronousTestCase):
             id="crm",
             url="https://h/?token=s3cret",
             headers={"X": "s3cret"},
-            secret="whsec_s3cret",  # noqa: S106 - none
+            secret="whsec_s3cret",
             options={"password": "s3cret"},
         )
         config = Config(
