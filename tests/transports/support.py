@@ -330,13 +330,12 @@ class Authority:
     def server(
         self,
         *names: str,
-        expired: bool = False,
-        self_signed: bool = False,
         highest: Any = None,
         ask_client: bool = False,
+        **validity: Any,
     ) -> CertificateOptions:
         """How a server with a certificate for `names` speaks TLS."""
-        certificate, key = self.issue("receiver", *names, expired=expired, self_signed=self_signed)
+        certificate, key = self.issue("receiver", *names, **validity)
         private = PrivateCertificate.loadPEM(certificate + key)
         settings: dict[str, Any] = {}
         if highest is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import socket
 import zlib
 from pathlib import Path
 
@@ -63,6 +64,35 @@ class TimeoutTests(TestCase):
         sent = await deliver(self, "http://hook.test/", names=Names(**{"hook.test": None}), within=SHORT)
         self._assert_timed_out(sent, "resolving the host name of the receiver", "resolving")
         self.assertIsNone(sent.remote_address)
+
+    def _deaf(self) -> int:
+        """A port that nobody accepts connections on, and where no more can wait for that."""
+        listening = socket.socket()
+        self.addCleanup(listening.close)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = socket.socket()
+            self.addCleanup(waiting.close)
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        port: int = listening.getsockname()[1]
+        return port
+
+    async def test_a_host_that_does_not_answer_the_attempt_to_connect(self) -> None:
+        port = self._deaf()
+        names = Names(**{"hook.test": ["127.0.0.1"]})
+        sent = await deliver(self, f"http://hook.test:{port}/", names=names, within=SHORT)
+        self._assert_timed_out(sent, "connecting to the receiver", "resolving", "connecting")
+        self.assertEqual(sent.remote_address, f"127.0.0.1:{port}")
+        sent = await deliver(self, f"http://127.0.0.1:{port}/", timeout=SHORT)
+        self.assertEqual(
+            (sent.error_class, sent.error),
+            (
+                ErrorClass.TIMEOUT,
+                f"the receiver did not answer the attempt to connect at 127.0.0.1:{port}",
+            ),
+        )
 
     async def test_no_answer(self) -> None:
         receiver = Receiver(self, silent)
@@ -452,6 +482,10 @@ class TlsTests(TestCase):
     async def test_an_expired_certificate(self) -> None:
         receiver = Receiver(self, tls=self.authority.server("hook.test", expired=True))
         self._assert_refused(await self._deliver(receiver), receiver, "it has expired")
+
+    async def test_a_certificate_that_is_not_valid_yet(self) -> None:
+        receiver = Receiver(self, tls=self.authority.server("hook.test", early=True))
+        self._assert_refused(await self._deliver(receiver), receiver, "it is not valid yet")
 
     async def test_a_certificate_for_another_name(self) -> None:
         for names in (("other.test",), ("*.hook.test",), ()):
