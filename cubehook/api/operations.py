@@ -147,9 +147,6 @@ class Api:
     def __init__(self, parts: Iterable[object], who: Callable[[LimitedRequest], Caller]) -> None:
         self._who = who
         self._app = app = Klein()
-        # A path that is only nearly right is not there, rather than somewhere else.
-        app.url_map.strict_slashes = True
-        app.url_map.merge_slashes = False
         app.handle_errors(HTTPException)(self._not_routed)  # type: ignore[arg-type]
         for part in parts:
             for declared, handler in operations(part):

@@ -76,6 +76,19 @@ class Sockets(ControlCase):
         self.assertEqual(before, [0o600])
         self.assertEqual(stat.S_IMODE(listener.path.lstat().st_mode), 0o600)
 
+    async def test_a_request_without_a_host(self) -> None:
+        self.listen(self.folder)
+
+        def ask() -> bytes:
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(20)
+                with control.short_path(self.folder) as path:
+                    asking.connect(path)
+                asking.sendall(b"GET /api/v1/webhooks/crm HTTP/1.0\r\n\r\n")
+                return asking.makefile("rb").read()
+
+        self.assertTrue((await deferToThread(ask)).startswith(b"HTTP/1.0 200 "))
+
     async def test_it_is_taken_away(self) -> None:
         listener = self.listen(self.folder)
         await listener.close()
@@ -130,6 +143,14 @@ class Sockets(ControlCase):
     async def test_a_folder_that_is_gone(self) -> None:
         listener = ControlListener(self.folder / "gone", self.site, reactor)
         self.assertEqual(self.assertRaises(OSError, listener.open).errno, errno.ENOENT)
+
+    async def test_a_file_system_that_knows_no_sockets(self) -> None:
+        listener = ControlListener(self.folder, self.site, reactor)
+        with mock.patch.object(socket.socket, "bind", side_effect=PermissionError(errno.EPERM, "not here")):
+            self.assertEqual(self.assertRaises(OSError, listener.open).strerror, "not here")
+        # Its site is not left running, but for the case's own port.
+        self.assertEqual(self.site.numPorts, 1)
+        await listener.close()
 
 
 class Commands(ControlCase):

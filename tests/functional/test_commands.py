@@ -210,6 +210,8 @@ class SocketTests(TestCase):
         self.assertEqual((stat.S_IMODE(found.st_mode), found.st_uid), (0o600, os.getuid()))
         self.assertEqual(await self.jobs(service), (0, "There are no jobs.\n", ""))
         await process.stop()
+        # Nothing is asked of a service whose store has closed.
+        self.assertRegex(process.text, r"(?s)control\.sock'? Closed\).*cubehook has stopped")
         self.assertFalse((service.folder / "state" / "control.sock").exists())
         status, output, errors = await self.jobs(service)
         self.assertEqual((status, output), (1, ""))
