@@ -49,7 +49,7 @@ class Addresses:
 
 @implementer(IResolutionReceiver)
 class _Collector:
-    """Fires `found` with what was resolved, unless nobody waits for it any more."""
+    """Fires `found` with what was resolved; that it was cancelled does no harm."""
 
     def __init__(self, found: Deferred[list[str]]) -> None:
         self._found = found
@@ -64,5 +64,4 @@ class _Collector:
             self._addresses.append(host)
 
     def resolutionComplete(self) -> None:
-        if not self._found.called:
-            self._found.callback(self._addresses)
+        self._found.callback(self._addresses)

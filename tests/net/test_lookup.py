@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import IResolutionReceiver
 from twisted.trial.unittest import TestCase
 
 from cubehook.config import Egress, Webhook
@@ -44,6 +46,21 @@ class AddressesTests(TestCase):
     async def test_an_unknown_name(self) -> None:
         with self.assertRaises(DNSLookupError):
             await self._addresses("logs")
+
+    async def test_an_answer_that_nobody_waits_for_any_more(self) -> None:
+        names = Names(logs=["192.0.2.5"])
+        began: list[IResolutionReceiver] = []
+        self.patch(names, "resolveHostName", lambda receiver, *_, **__: began.append(receiver))
+        context = context_for(WEBHOOK, names=names)
+        impatient = Deferred.fromCoroutine(context.addresses("logs"))
+        patient = Deferred.fromCoroutine(context.addresses("logs"))
+        impatient.cancel()
+        with self.assertRaises(CancelledError):
+            await impatient
+        [receiver] = began
+        receiver.addressResolved(IPv4Address("TCP", "192.0.2.5", 0))
+        receiver.resolutionComplete()
+        self.assertEqual(await patient, ["192.0.2.5"])
 
     async def test_a_silent_name_server_can_be_given_up_and_holds_one_question(self) -> None:
         names = Names(logs=None)

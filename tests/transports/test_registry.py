@@ -194,12 +194,13 @@ class FindTests(SynchronousTestCase):
             ('description = "to a queue"', "description = 'two\\nlines'"),
             ("forbid_unknown_fields=True", "frozen=True"),
             ("queue: str", "queue: threading.Lock"),
+            ("queue: str", "queue: pathlib.Path = pathlib.Path()"),
             ('description = "to a queue"', "description = None"),
             ("options = Options", "options = dict"),
             ("def check(self, webhook, options)", "def check(self)"),
             ("def create(", "def make("),
         ):
-            text = "    import threading" + GOOD.replace(old, new)
+            text = "    import pathlib, threading" + GOOD.replace(old, new)
             self.assertNotEqual(GOOD.replace(old, new), GOOD)
             found, problems = find_transports(self._package(bad=text))
             self.assertEqual(found, {}, new)
