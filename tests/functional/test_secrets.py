@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from cubehook.simulator.sink import Sink
 from cubehook.store import keyfile
-from tests.functional.harness import ROOT, free_port, reactor
+from tests.functional.harness import ROOT, free_port, reactor, twistd
 from tests.functional.test_main_job import SECRET, MainJobCase
 from tests.transports.support import Conversation, Receiver, Request
 
@@ -62,6 +62,28 @@ class OverlapTests(MainJobCase):
         self.service.webhooks += f'\n[delivery]\nsecret_overlap = "{OVERLAP}s"\n'
         await self.service.start()
         await self.gateway.when_registered()
+
+
+class KeyTests(MainJobCase):
+    async def test_a_missing_key_file_ends_the_start_with_words_and_costs_nothing(self) -> None:
+        await self.begin()
+        process = self.service.process
+        assert process is not None
+        await process.stop()
+        key = self.service.folder / "state" / keyfile.NAME
+        kept = key.rename(key.with_name("kept"))
+        refused = twistd(self, self.service.folder, "--config", str(self.service.config))
+        await refused.ended()
+        self.assertEqual(refused.exit_code, 1)
+        self.assertIn(f"cubehook: cannot start: {key} is missing", refused.text)
+        self.assertNotIn("Traceback", refused.text)
+        self.assertFalse(key.exists())
+        kept.rename(key)
+        await self.service.start()
+        await self.gateway.when_registered()
+        self.call()
+        await self.until(lambda: len(self.accepted()) == 3)
+        self.assertEqual({received.signature for received in self.received}, {"ok"})
 
 
 PLUGIN = '''
