@@ -161,12 +161,17 @@ class AmqpSession(Session[AmqpMessage]):
         )
 
     def send(self, message: AmqpMessage) -> Deferred[Answer]:
+        try:
+            self._channel.basic_publish(
+                message.exchange, message.routing_key, message.body, message.properties, mandatory=True
+            )
+        except Exception:
+            # Nothing is known of what the broker will count.
+            self.fail(BrokerError(ErrorClass.OTHER, "a message could not be written"))
+            raise
         self._tag += 1
         waiter = self.waiter()
         self._published[self._tag] = _Published(message, waiter)
-        self._channel.basic_publish(
-            message.exchange, message.routing_key, message.body, message.properties, mandatory=True
-        )
         return waiter
 
     # What pika calls
@@ -241,12 +246,13 @@ class AmqpSession(Session[AmqpMessage]):
         over = [self._published.pop(each) for each in tags]
         refused = isinstance(confirmation, spec.Basic.Nack)
         for published in over:
-            self.settle(published.waiter, _REFUSED if refused else _outcome(published))
+            self.settle(published.waiter, _refusal() if refused else _outcome(published))
 
 
-_REFUSED = BrokerError(
-    ErrorClass.OTHER, "the broker could not take the message (nack), as when a queue is full", hold=0.0
-)
+def _refusal() -> BrokerError:
+    return BrokerError(
+        ErrorClass.OTHER, "the broker could not take the message (nack), as when a queue is full", hold=0.0
+    )
 
 
 def _outcome(published: _Published) -> Answer | BrokerError:

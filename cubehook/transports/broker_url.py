@@ -9,6 +9,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 from twisted.internet.abstract import isIPv6Address
 
+from cubehook.net.journey import address_text
+
 _TEXT = re.compile(r"[!-~]+")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -32,7 +34,7 @@ class BrokerUrl(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> str:
         """Host and port, as people write them."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return address_text(self.host, self.port)
 
 
 def read_broker_url(text: str, ports: Mapping[str, int]) -> BrokerUrl:

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from cubehook.events import Micros
 from cubehook.interfaces import ITransport, ITransportContext, Outbound, Sent
 from cubehook.net.failures import explain_connection
+from cubehook.net.journey import address_text
 from cubehook.net.tls import UNVERIFIED, TlsOptions
 from cubehook.net.urls import masked_url
 from cubehook.records import ErrorClass
@@ -33,6 +34,9 @@ _OURS = ("webhook-", "cubehook-")
 
 GOODBYE_SECONDS: Final = 2.0
 """How long a broker may take to hear that we leave, before its connection is cut."""
+
+LONGEST_HEADER_NAME: Final = 255
+"""Of AMQP, which takes the least."""
 
 LARGEST_FRAME: Final = 1 << 20
 """Bytes of one frame of a broker, which has little to say to those who only send."""
@@ -45,11 +49,13 @@ Answer: TypeAlias = str | None
 
 def check_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     """What is wrong with a webhook's own headers, which are added to those of `messages.labels`."""
-    return [
-        (f"headers.{name}", "a name that does not begin with webhook- or cubehook-")
-        for name in headers
-        if name.lower().startswith(_OURS)
-    ]
+    problems = []
+    for name in headers:
+        if name.lower().startswith(_OURS):
+            problems.append((f"headers.{name}", "a name that does not begin with webhook- or cubehook-"))
+        elif len(name) > LONGEST_HEADER_NAME:
+            problems.append(("headers", f"names of at most {LONGEST_HEADER_NAME} characters"))
+    return problems
 
 
 def check_tls_is_used(url: str, scheme: str, options: TlsOptions) -> list[tuple[str, str]]:
@@ -81,7 +87,9 @@ class BrokerError(Exception):
         self.permanent = permanent
 
 
-LEFT: Final = BrokerError(ErrorClass.CONNECTION_LOST, "cubehook left")
+def _we_left() -> BrokerError:
+    # Made anew each time: an exception keeps the frames of all who ever raised it.
+    return BrokerError(ErrorClass.CONNECTION_LOST, "cubehook left")
 
 
 class Session(Protocol, Generic[M]):
@@ -177,7 +185,7 @@ class Session(Protocol, Generic[M]):
 
     def leave_within(self, seconds: float) -> None:
         """Cut the connection if it is not closed by then."""
-        cut = self.reactor.callLater(seconds, self.fail, LEFT)
+        cut = self.reactor.callLater(seconds, self.fail, _we_left())
         _ = self.gone.addCallback(lambda _: cut.cancel() if cut.active() else None)
 
     def write(self, data: bytes) -> None:
@@ -188,7 +196,7 @@ class Session(Protocol, Generic[M]):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         peer = transport.getPeer()
-        self.peer = f"[{peer.host}]:{peer.port}" if ":" in peer.host else f"{peer.host}:{peer.port}"
+        self.peer = address_text(peer.host, peer.port)
         transport.setTcpNoDelay(True)
         self.began()
 
@@ -386,6 +394,8 @@ class BrokerTransport(Generic[M]):
                 self._opening = opening
                 self._open(opening, seconds)
             session = await waiter
+            if session.over is not None:
+                raise session.over
         flight.sending(session)
         return await session.send(content)
 
@@ -431,7 +441,7 @@ class BrokerTransport(Generic[M]):
         try:
             await session.ready
         except BaseException:
-            session.fail(LEFT)
+            session.fail(_we_left())
             raise
         return session
 

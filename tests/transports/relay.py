@@ -207,6 +207,10 @@ class Heard(Protocol):
     def __init__(self, listener: Silent) -> None:
         self._listener = listener
         self.data = b""
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
         self.data += data

@@ -563,6 +563,7 @@ class CheckTests(SynchronousTestCase):
             ("options.routing_key", "control", {"routing_key": "a\n"}),
             ("options.client_certificate", "client_key", {"client_key": "key.pem"}),
             ("headers.Webhook-Id", "webhook-", {"headers": {"Webhook-Id": "1"}}),
+            ("headers", "255", {"headers": {"x" * 256: "1"}}),
         ):
             [(found, expected)] = self.check(**settings)
             self.assertEqual(found, key, settings)
