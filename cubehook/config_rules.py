@@ -118,7 +118,7 @@ def no_proxy(text: str) -> str:
     if found is not None:
         ip_address(found["address"])
     else:
-        if "/" in text:
+        if re.fullmatch(r"[0-9A-Fa-f.:]+/[0-9]+", text, re.ASCII):
             network(text)
         found = _NO_PROXY.fullmatch(text)
     if found is None or not int(found["port"] or 1) or int(found["port"] or 1) > 65535:

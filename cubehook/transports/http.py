@@ -384,13 +384,13 @@ def _check_proxy(options: HttpOptions) -> list[tuple[str, str]]:
         proxy_url(options.proxy or "")
     except ValueError as error:
         problems.append(("options.proxy", f"the http:// URL of a proxy, or an empty text ({error})"))
-    for index, entry in enumerate(options.no_proxy or ()):
+    for number, entry in enumerate(options.no_proxy or (), 1):
         try:
             no_proxy(entry)
         except ValueError as error:
-            problems.append(
-                (f"options.no_proxy[{index}]", f"a host, a domain, an address, a network or * ({error})")
-            )
+            expected = "hosts, domains, addresses, networks or *"
+            told = str(error) or "it is none of these"
+            problems.append(("options.no_proxy", f"{expected}; of entry {number}: {told}"))
     return problems
 
 

@@ -409,5 +409,14 @@ class CheckTests(SynchronousTestCase):
             [(key, expected)] = self._check(proxy=proxy)
             self.assertEqual(key, "options.proxy")
             self.assertNotIn("hunter2", expected)
-        [(key, _)] = self._check(no_proxy=("ok.example", "http://x/"))
-        self.assertEqual(key, "options.no_proxy[1]")
+        self.assertEqual(
+            self._check(no_proxy=("ok.example", "http://x/", "10.0.0.1/8", "10.0.0.0/33")),
+            [
+                ("options.no_proxy", f"hosts, domains, addresses, networks or *; of entry {told}")
+                for told in (
+                    "2: it is none of these",
+                    "3: its address lies inside 10.0.0.0/8; write that, or the address alone",
+                    "4: it is none of these",
+                )
+            ],
+        )
