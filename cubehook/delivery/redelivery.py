@@ -313,7 +313,7 @@ class Redelivery:
 
     async def _carry_on(self, job: Job) -> Job:
         """Hand over what `job` means, until it has ended; how it then stands."""
-        queue, after = self._queues[job.webhook], job.cursor
+        queue, after, turn = self._queues[job.webhook], job.cursor, self._reactor.seconds()
         while job.state is JobState.RUNNING:
             if job.id not in queue:
                 return await self._store.get(job.id)
@@ -326,7 +326,6 @@ class Redelivery:
                 await deferLater(self._reactor, _LOOK_AGAIN)
                 continue
             self._waits.pop(job.id, None)
-            began = self._reactor.seconds()
             found, through = await self._store.find(job, after, most)
             if through is not None:
                 after = through
@@ -334,9 +333,11 @@ class Redelivery:
                 continue
             job, again = await self._store.hand_over(job.id, found, through, self._now())
             self._dispatcher.send_again(job.webhook, again)
-            rest = len(again) / job.per_second - (self._reactor.seconds() - began)
-            if job.state is JobState.RUNNING and rest > 0:
-                await deferLater(self._reactor, rest)
+            now = self._reactor.seconds()
+            # A step that came late is made up for, a longer wait is not.
+            turn = max(turn, now - _STEP_SECONDS) + len(again) / job.per_second
+            if job.state is JobState.RUNNING and turn > now:
+                await deferLater(self._reactor, turn - now)
         return job
 
     def _room(self, job: Job) -> tuple[int, str]:
