@@ -9,18 +9,24 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from zope.interface import implementer
 
+from cubehook.config import Webhook
 from cubehook.events import Micros
 from cubehook.interfaces import ITransport, ITransportContext, Outbound, Sent
+from cubehook.net.tls import UNVERIFIED, Tls, TlsOptions
+from cubehook.net.urls import MASK
 from cubehook.records import ErrorClass
 from cubehook.transports.asyncio_failures import explain_asyncio
 from cubehook.transports.asyncio_thread import BorrowedLoop, borrow_loop
 from cubehook.transports.brokers import GOODBYE_SECONDS, BrokerError, Phase
+from cubehook.transports.messages import labels
+
+CONTENT_TYPE: Final = "Content-Type"
 
 
 class Flight:
@@ -82,13 +88,21 @@ class Sender(abc.ABC):
         """Leave the broker, politely if that takes no time; connections are cut after this."""
 
 
+def labelled(outbound: Outbound, webhook: Webhook) -> dict[str, str]:
+    """What a message says of itself: the labels of any, its content type and the webhook's own headers."""
+    told = labels(outbound)
+    if not any(name.lower() == CONTENT_TYPE.lower() for name in webhook.headers):
+        told[CONTENT_TYPE] = outbound.content_type
+    return told | webhook.headers
+
+
 @implementer(ITransport)
 class AsyncioTransport:
     """
     Delivers what `parcel` makes of an event through the sender that `make`, called in the loop, returns.
 
     `make` may import the library: it is the first to need it.  `address` is the broker's, `shown` its URL
-    as it may be shown.
+    as it may be shown; `tls` is None where none is spoken.
     """
 
     def __init__(
@@ -98,8 +112,8 @@ class AsyncioTransport:
         address: str,
         shown: Callable[[Parcel], str],
         parcel: Callable[[Outbound], Parcel],
-        make: Callable[[], Coroutine[Any, Any, Sender]],
-        masked: dict[str, str],
+        make: Callable[[Tls | None], Coroutine[Any, Any, Sender]],
+        tls: TlsOptions | None,
     ) -> None:
         self._context = context
         self._reactor = context.reactor
@@ -107,14 +121,20 @@ class AsyncioTransport:
         self._shown = shown
         self._parcel = parcel
         self._make = make
-        self._masked = masked
+        self._tls = tls
+        self._masked = {
+            name: MASK for name in context.webhook.headers if name.lower() != CONTENT_TYPE.lower()
+        }
+        self._note: str | None = None
         self._loop: BorrowedLoop | None = None
         self._sender: Sender | None = None
 
     async def start(self) -> None:
         if self._loop is None:
             self._loop = borrow_loop(self._reactor, self._context.egress)
-        self._sender = await self._loop.run(self._make())
+        tls = None if self._tls is None else self._context.tls(self._tls)
+        self._note = UNVERIFIED if tls is not None and tls.insecure else None
+        self._sender = await self._loop.run(self._make(tls))
 
     async def stop(self) -> None:
         loop, self._loop = self._loop, None
@@ -158,6 +178,7 @@ class AsyncioTransport:
             request_headers=parcel.labels | self._masked,
             response_body=answer,
             remote_address=flight.peer,
+            note=self._note,
             error_class=None if error is None else error.error_class,
             error=None if error is None else f"{self._address}: {error.words}",
         )

@@ -67,17 +67,23 @@ class Watch:
         """Called when the other side has ended a connection, or it broke."""
         self.is_lost = False
 
-    def listen(self, protocol: Any) -> Any:
-        """`protocol`, the end of whose connection is told here: not every library tells of it."""
+    def listen(self, protocol: Any, half_open: bool = True) -> Any:
+        """
+        `protocol`, the end of whose connection is told here: not every library tells of it.
+
+        Unless `half_open`, it may not wish to go on sending after the other side's last word: asyncio
+        complains of that wish, where TLS does not allow it.
+        """
         for name in ("eof_received", "connection_lost"):
-            setattr(protocol, name, self._told(getattr(protocol, name)))
+            setattr(protocol, name, self._told(getattr(protocol, name), half_open))
         return protocol
 
-    def _told(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _told(self, method: Callable[..., Any], half_open: bool) -> Callable[..., Any]:
         def told(*args: Any) -> Any:
             self.is_lost = True
             self.lost()
-            return method(*args)
+            wish = method(*args)
+            return wish if half_open else None
 
         return told
 
@@ -382,7 +388,7 @@ class _GuardedLoop(asyncio.SelectorEventLoop):
     async def start_tls(self, transport: Any, protocol: Any, *args: Any, **settings: Any) -> Any:
         watch = _watch.get(None)
         if watch is not None:
-            watch.listen(protocol)
+            watch.listen(protocol, half_open=False)
         upgraded: Any = await super().start_tls(transport, protocol, *args, **settings)
         self._connected(upgraded)
         return upgraded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -11,12 +12,12 @@ from zope.interface import implementer
 
 from cubehook.config import Webhook
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound
-from cubehook.net.tls import TlsOptions, check_tls
-from cubehook.net.urls import MASK
-from cubehook.transports.asyncio_broker import AsyncioTransport, Parcel, Sender
+from cubehook.net.tls import Tls, TlsOptions, check_tls
+from cubehook.transports.asyncio_broker import AsyncioTransport, Parcel, Sender, labelled
 from cubehook.transports.broker_url import BrokerUrl, read_broker_url
+from cubehook.transports.brokers import check_headers, check_tls_is_used
 from cubehook.transports.libraries import needs, noted
-from cubehook.transports.messages import Pattern, labels
+from cubehook.transports.messages import Pattern
 
 PORTS: Final = {"nats": 4222, "tls": 4222}
 _LIBRARY = "nats"
@@ -62,7 +63,7 @@ class NatsPlugin:
         except ValueError as error:
             problems.append(("url", str(error)))
         else:
-            problems += _check_url(url, options)
+            problems += _check_url(url, options) + check_tls_is_used(webhook.url, "tls", options)
         expected = _expected_subject(options.subject)
         if expected is not None:
             problems.append(("options.subject", expected))
@@ -75,21 +76,20 @@ class NatsPlugin:
         for name in webhook.headers:
             if not _HEADER.fullmatch(name) or name.lower().startswith("nats-"):
                 problems.append((f"headers.{name}", "a name that does not begin with Nats-"))
-        return problems + check_tls(options)
+        return problems + check_headers(webhook.headers) + check_tls(options)
 
     def create(self, webhook: Webhook, options: NatsOptions, context: ITransportContext) -> ITransport:
         url = read_broker_url(webhook.url, PORTS)
         subject = Pattern(options.subject)
 
         def parcel(outbound: Outbound) -> Parcel:
-            told = labels(outbound)
-            told["Content-Type"] = outbound.content_type
+            told = labelled(outbound, webhook)
             if not outbound.redelivery:
                 # What is sent again on purpose must not be taken for a repeat by the server.
                 told["Nats-Msg-Id"] = outbound.id
             return Parcel(
                 place=subject.fill(webhook.id, outbound.event),
-                labels=told | webhook.headers,
+                labels=told,
                 body=outbound.body,
                 timeout=outbound.timeout,
             )
@@ -99,19 +99,19 @@ class NatsPlugin:
             address=url.address,
             shown=lambda parcel: f"{url.scheme}://{url.address}/{parcel.place}",
             parcel=parcel,
-            make=partial(_make, url, options, context),
-            masked=dict.fromkeys(webhook.headers, MASK),
+            make=partial(_make, url, options, context.state_dir),
+            tls=options if url.scheme == "tls" else None,
         )
 
 
-async def _make(url: BrokerUrl, options: NatsOptions, context: ITransportContext) -> Sender:
+async def _make(url: BrokerUrl, options: NatsOptions, state_dir: Path, tls: Tls | None) -> Sender:
     from cubehook.transports.nats_sender import NatsSender
 
     credentials = options.credentials_file
     return NatsSender(
         url,
-        tls=context.tls(options) if url.scheme == "tls" else None,
-        credentials=None if credentials is None else context.state_dir / credentials,
+        tls=tls,
+        credentials=None if credentials is None else state_dir / credentials,
         expected_stream=options.expected_stream,
     )
 
@@ -124,9 +124,6 @@ def _check_url(url: BrokerUrl, options: NatsOptions) -> list[tuple[str, str]]:
         problems.append(("url", "a URL without user and password, since there is a credentials_file"))
     if url.user == "" or url.password == "":
         problems.append(("url", "a URL with user and password, with a token before the @, or without either"))
-    speaks_tls = any(getattr(options, name) for name in TlsOptions.__struct_fields__)
-    if url.scheme != "tls" and speaks_tls:
-        problems.append(("url", "a URL that begins with tls://, since there are options for TLS"))
     return problems
 
 

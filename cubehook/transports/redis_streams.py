@@ -10,11 +10,12 @@ from zope.interface import implementer
 
 from cubehook.config import Webhook
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound
-from cubehook.net.tls import TlsOptions, check_tls
-from cubehook.transports.asyncio_broker import AsyncioTransport, Parcel, Sender
+from cubehook.net.tls import Tls, TlsOptions, check_tls
+from cubehook.transports.asyncio_broker import AsyncioTransport, Parcel, Sender, labelled
 from cubehook.transports.broker_url import BrokerUrl, read_broker_url
+from cubehook.transports.brokers import check_headers, check_tls_is_used
 from cubehook.transports.libraries import needs, noted
-from cubehook.transports.messages import Pattern, labels
+from cubehook.transports.messages import Pattern
 
 PORTS: Final = {"redis": 6379, "rediss": 6379}
 PAYLOAD: Final = "payload"
@@ -58,7 +59,7 @@ class RedisPlugin:
         except ValueError as error:
             problems.append(("url", str(error)))
         else:
-            problems += _check_url(url, options)
+            problems += _check_url(url) + check_tls_is_used(webhook.url, "rediss", options)
         try:
             pattern = Pattern(options.stream)
         except ValueError as error:
@@ -66,7 +67,9 @@ class RedisPlugin:
         else:
             if not options.stream or not pattern.literal.isprintable():
                 problems.append(("options.stream", "a key of printable characters"))
-        return problems + check_tls(options)
+        if PAYLOAD in webhook.headers:
+            problems.append((f"headers.{PAYLOAD}", "another name, since the field holds the event"))
+        return problems + check_headers(webhook.headers) + check_tls(options)
 
     def create(self, webhook: Webhook, options: RedisOptions, context: ITransportContext) -> ITransport:
         url = read_broker_url(webhook.url, PORTS)
@@ -76,7 +79,7 @@ class RedisPlugin:
         def parcel(outbound: Outbound) -> Parcel:
             return Parcel(
                 place=stream.fill(webhook.id, outbound.event),
-                labels=labels(outbound) | {"content-type": outbound.content_type},
+                labels=labelled(outbound, webhook),
                 body=outbound.body,
                 timeout=outbound.timeout,
             )
@@ -86,18 +89,18 @@ class RedisPlugin:
             address=url.address,
             shown=lambda parcel: f"{url.scheme}://{url.address}/{database}?stream={parcel.place}",
             parcel=parcel,
-            make=partial(_make, url, database, options, context),
-            masked={},
+            make=partial(_make, url, database, options),
+            tls=options if url.scheme == "rediss" else None,
         )
 
 
-async def _make(url: BrokerUrl, database: int, options: RedisOptions, context: ITransportContext) -> Sender:
+async def _make(url: BrokerUrl, database: int, options: RedisOptions, tls: Tls | None) -> Sender:
     from cubehook.transports.redis_sender import RedisSender
 
     return RedisSender(
         url,
         database=database,
-        tls=context.tls(options) if url.scheme == "rediss" else None,
+        tls=tls,
         max_length=options.max_length,
         replicas=options.replicas,
     )
@@ -107,13 +110,10 @@ def _database(url: BrokerUrl) -> int:
     return int(url.path or 0)
 
 
-def _check_url(url: BrokerUrl, options: RedisOptions) -> list[tuple[str, str]]:
+def _check_url(url: BrokerUrl) -> list[tuple[str, str]]:
     problems = []
     if url.path and not (url.path.isascii() and url.path.isdigit() and len(url.path) < 6):
         problems.append(("url", "a URL whose path is the number of a database, such as /0, or nothing"))
     if url.user and not url.password:
         problems.append(("url", "a URL with a password: user:password@ or :password@"))
-    speaks_tls = any(getattr(options, name) for name in TlsOptions.__struct_fields__)
-    if url.scheme != "rediss" and speaks_tls:
-        problems.append(("url", "a URL that begins with rediss://, since there are options for TLS"))
     return problems

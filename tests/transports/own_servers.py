@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.functional.harness import PATIENCE, free_port
+from tests.functional.harness import PATIENCE, ROOT, free_port
 
 reactor: Any = installed
 
@@ -133,3 +134,18 @@ class _Probe(Protocol):
 
     def connectionLost(self, reason: object = None) -> None:
         self.gone.callback(None)
+
+
+def imported_by_a_service_without(*libraries: str) -> str:
+    """Which of `libraries` a process imports that has a service's modules and asks every plugin who it is."""
+    program = (
+        "import sys, cubehook.service, cubehook.tap\n"
+        "from cubehook.transports.registry import find_transports\n"
+        "found, problems = find_transports()\n"
+        "told = [(each.name, each.description, each.options) for each in found.values()]\n"
+        "assert len(told) > 3 and not problems, (told, problems)\n"
+        f"print([name for name in {libraries!r} if name in sys.modules])\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.strip()

@@ -39,7 +39,7 @@ from cubehook.transports import libraries, nats_sender
 from cubehook.transports.brokers import Phase
 from cubehook.transports.registry import check_webhook
 from tests.functional.harness import PATIENCE
-from tests.transports.own_servers import NatsServer, skip_unless_listening
+from tests.transports.own_servers import NatsServer, imported_by_a_service_without, skip_unless_listening
 from tests.transports.relay import Relay, Silent
 from tests.transports.support import Authority, Receiver
 
@@ -624,6 +624,11 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(self._problems(credentials_file=""), ["options.credentials_file"])
         self.assertEqual(self._problems(headers={"Nats-Rollup": "all"}), ["headers.Nats-Rollup"])
         self.assertEqual(self._problems(headers={"X-Team": "sales"}), [])
+
+    def test_a_service_that_does_not_use_it_imports_nothing_of_it(self) -> None:
+        self.assertEqual(
+            imported_by_a_service_without("nats", "nkeys", "nacl", "cubehook.transports.nats_sender"), "[]"
+        )
 
     def test_without_the_library(self) -> None:
         self.patch(libraries, "find_spec", lambda name: None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import redis
 from twisted.internet import reactor as installed
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -31,7 +32,7 @@ from cubehook.transports import libraries, redis_sender
 from cubehook.transports.brokers import Phase
 from cubehook.transports.registry import check_webhook
 from tests.functional.harness import PATIENCE, free_port
-from tests.transports.own_servers import RedisServer, skip_unless_listening
+from tests.transports.own_servers import RedisServer, imported_by_a_service_without, skip_unless_listening
 from tests.transports.relay import Relay, Silent
 from tests.transports.support import Authority, Receiver
 
@@ -136,7 +137,8 @@ class EntryTests(RedisTestCase):
     async def test_what_an_entry_is(self) -> None:
         client = self.machine()
         outbound = call_outbound()
-        transport = await self.started(self.webhook(stream=f"{self.key}:{{cube}}:{{state}}"))
+        webhook = self.webhook(stream=f"{self.key}:{{cube}}:{{state}}")
+        transport = await self.started(msgspec.structs.replace(webhook, headers={"X-Team": "sales"}))
         self.addCleanup(client.delete, f"{self.key}:hq:ALERTING")
         sent = await self.deliver(transport, outbound)
         self.assertEqual(sent.error, None)
@@ -150,12 +152,14 @@ class EntryTests(RedisTestCase):
                 "cubehook-cube": "hq",
                 "cubehook-call": payload.call_id,
                 "cubehook-sequence": "1",
-                "content-type": "application/json",
+                "Content-Type": "application/json",
+                "X-Team": "sales",
                 "payload": outbound.body.decode(),
             },
         )
         self.assertEqual(list(fields)[-1], "payload")
         self.assertEqual(sent.response_body, entry)
+        self.assertEqual(sent.request_headers["X-Team"], "***")
         self.assertEqual(sent.remote_address, f"127.0.0.1:{PORT}")
         self.assertEqual(sent.url, f"redis://127.0.0.1:{PORT}/0?stream={self.key}:hq:ALERTING")
         self.assertEqual(list(sent.phases), [Phase.CONNECTING, Phase.LOGGING_IN, Phase.CONFIRMING])
@@ -318,6 +322,7 @@ class TlsTests(RedisTestCase):
         await self.fails(webhook, ErrorClass.TLS, "not trusted: ", "not valid for")
         sent = await self.one(self.webhook(server.port, "rediss", insecure=True))
         self.assertTrue(sent.delivered, sent.error)
+        self.assertIn("not verified", sent.note or "")
 
     async def test_a_server_without_tls(self) -> None:
         server = await self.own()
@@ -431,8 +436,8 @@ class OutageTests(RedisTestCase):
 
 
 class CheckTests(SynchronousTestCase):
-    def _problems(self, url: str = "redis://bus", **options: object) -> list[str]:
-        webhook = Webhook(id="bus", url=url, transport="redis", options=options)
+    def _problems(self, url: str = "redis://bus", headers: Any = None, **options: object) -> list[str]:
+        webhook = Webhook(id="bus", url=url, transport="redis", headers=headers or {}, options=options)
         return [key for key, _ in check_webhook(webhook, {"redis": plugin})]
 
     def test_urls(self) -> None:
@@ -461,6 +466,11 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(self._problems(stream=stream), ["options.stream"], stream)
         self.assertEqual(self._problems(max_length=0), ["options.max_length"])
         self.assertEqual(self._problems(replicas=-1), ["options.replicas"])
+        for name in ("payload", "webhook-id"):
+            self.assertEqual(self._problems(headers={name: "x"}), [f"headers.{name}"])
+
+    def test_a_service_that_does_not_use_it_imports_nothing_of_it(self) -> None:
+        self.assertEqual(imported_by_a_service_without("redis", "cubehook.transports.redis_sender"), "[]")
 
     def test_without_the_library(self) -> None:
         self.patch(libraries, "find_spec", lambda name: None)
