@@ -178,7 +178,10 @@ class Api:
         except (StoreError, StoreFullError) as error:
             return _refuse(request, UnavailableError(f"The database cannot be used: {error}"))
         except CancelledError:
-            raise
+            if request.channel is None:
+                raise
+            # Nobody but the service itself, when it stops, cancels what is being done.
+            return _refuse(request, UnavailableError("The service is stopping"))
         except Exception:
             self._log.failure("The API failed at {method} {path}", method=declared.method, path=declared.path)
             return _refuse(request, InternalError("Something went wrong; the service's log tells what"))
@@ -194,7 +197,8 @@ class Api:
         waiting: Deferred[Any] = Deferred()
 
         def tell(result: Any) -> None:
-            if waiting.called and isinstance(result, Failure):
+            gone = waiting.called
+            if gone and isinstance(result, Failure) and not result.check(ApiError, CancelledError):
                 self._log.failure("An operation of the API failed whose client had gone", result)
             waiting.callback(result)
 

@@ -9,6 +9,7 @@ import msgspec
 from cubehook import config
 from cubehook.config_rules import rule
 from cubehook.delivery.lanes import Status
+from cubehook.delivery.redelivery import LEAST_PER_SECOND, MOST_PER_SECOND
 from cubehook.events import CallState, Granularity, Micros, NoticeType, iso
 from cubehook.ids import id_text, id_time, parse_id
 from cubehook.net.urls import MASK, masked_url
@@ -111,7 +112,7 @@ class RedeliverRange(msgspec.Struct, frozen=True, kw_only=True):
         DeliveryStatus.FAILED,
         DeliveryStatus.EXPIRED,
     )
-    per_second: Annotated[float, msgspec.Meta(gt=0, le=10_000)] | None = None
+    per_second: Annotated[float, msgspec.Meta(ge=LEAST_PER_SECOND, le=MOST_PER_SECOND)] | None = None
     preview: bool = False
 
 

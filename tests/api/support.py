@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 import treq
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -179,6 +181,21 @@ class ApiCase(TestCase):
     def who(self, request: LimitedRequest) -> Any:
         return caller(request)
 
+    def _see_that_it_is_declared(self, method: str, path: str, status: int) -> None:
+        """Whoever reads what an operation is said to answer must have been told of `status`."""
+        for declared in self.declared.values():
+            pattern = re.sub(r"\{\w+\}", "[^/]+", declared.path)
+            if declared.method == method and re.fullmatch(pattern, path.partition("?")[0]):
+                self.assertIn(status, {200, *(error.status for error in declared.every_error)}, declared.name)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that only looking can tell."""
+        for _ in range(1000):
+            if condition():
+                return
+            await deferLater(reactor, 0.01, lambda: None)
+        self.fail("it did not happen")
+
     async def ask(
         self,
         method: str,
@@ -198,6 +215,7 @@ class ApiCase(TestCase):
             method, f"{self.url}{PREFIX}{path}", data=raw, headers=headers, persistent=False
         )
         self.headers = response.headers
+        self._see_that_it_is_declared(method, path, response.code)
         content = await response.content()
         if content:
             self.assertEqual(response.headers.getRawHeaders("content-type"), ["application/json"])

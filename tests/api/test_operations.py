@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 
 from cubehook.api.operations import operations
 from cubehook.interfaces import StoreFullError
 from cubehook.net.site import MAX_BODY
-from cubehook.store.errors import StoreError
-from tests.api.support import ApiCase, reactor
+from cubehook.store.errors import ProvisionedError, StoreError
+from tests.api.support import ApiCase
 
 RANGE = "/webhooks/crm/redeliver"
 
@@ -98,7 +96,7 @@ class Refusals(ApiCase):
                 "until": "expected a time with its zone, such as 2024-11-23T16:03:36Z; found 5",
                 "status[1]": 'expected one of "pending", "delivered", "failed", "expired"; found "lost"',
                 "status[2]": 'expected one of "pending", "delivered", "failed", "expired"; found 3',
-                "per_second": "expected a number above 0 up to 10000; found 0",
+                "per_second": "expected a number from 0.01 to 1000.0; found 0",
                 "preview": 'expected true or false; found "yes"',
                 "statsu": "expected one of since, until, status, per_second, preview; found another field",
             },
@@ -132,6 +130,13 @@ class Refusals(ApiCase):
             self.webhooks.fault = fault
             error = await self.refused(503, "unavailable", "POST", "/webhooks/crm/enable")
             self.assertIn(str(fault), error["message"])
+
+    async def test_a_service_that_stops(self) -> None:
+        self.webhooks.waits = waits = Deferred[None]()
+        refused = Deferred.fromCoroutine(self.refused(503, "unavailable", "POST", "/webhooks/crm/enable"))
+        await self.until(lambda: bool(waits.callbacks))
+        waits.cancel()
+        self.assertIn("stopping", (await refused)["message"])
 
     async def test_a_fault_of_ours_tells_nothing_but_to_the_log(self) -> None:
         self.webhooks.fault = ZeroDivisionError("hunter2")
@@ -184,18 +189,17 @@ class LeavingClients(ApiCase):
         await self.until(lambda: [request.code for request in self.logged] == [499])
         return waits
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(1000):
-            if condition():
-                return
-            await deferLater(reactor, 0.01, lambda: None)
-        self.fail("it did not happen")
-
     async def test_what_is_begun_is_done_without_its_client(self) -> None:
         waits = await self.leave()
         self.assertEqual(self.webhooks.asked, [])
         waits.callback(None)
         self.assertEqual(self.webhooks.asked, [("enable", "crm")])
+
+    async def test_a_refusal_without_a_client_is_nothing_to_log(self) -> None:
+        for refusal in (ProvisionedError("the file says so"), CancelledError()):
+            self.logged.clear()
+            (await self.leave()).errback(refusal)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_a_fault_without_a_client_is_logged(self) -> None:
         waits = await self.leave()
