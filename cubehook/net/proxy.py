@@ -31,6 +31,7 @@ HEAD = 16 << 10
 """Bytes that the head of a proxy's answer may have, interim answers included."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?")
+_HOST = re.compile(r"[!-~]+")
 _LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 
 
@@ -63,7 +64,9 @@ class Proxy:
         return f"<Proxy {self}>"
 
     def request(self, host: str, port: int) -> bytes:
-        """What asks it to connect to `port` of `host`."""
+        """What asks it to connect to `port` of `host`; ValueError for a host that would break out of that."""
+        if not _HOST.fullmatch(host):
+            raise ValueError("this is not the name or address of a host")
         to = address_text(host, port).encode("ascii")
         lines = [
             b"CONNECT %b HTTP/1.1" % to,

@@ -130,6 +130,11 @@ class ProxyTests(SynchronousTestCase):
             self.assertEqual((str(proxy), proxy.port), (shown, port))
             self.assertNotIn("hunter2", repr(proxy))
 
+    def test_nothing_breaks_out_of_the_request(self) -> None:
+        for host in ("a\r\nX: y", "a b", "", "\u00e4", "a\n"):
+            with self.assertRaises(ValueError):
+                Proxy("http://p").request(host, 443)
+
     def test_a_user_without_a_password(self) -> None:
         self.assertEqual(Proxy("http://me@p").credentials, b"Basic bWU6")
         self.assertIsNone(Proxy("http://p").credentials)
