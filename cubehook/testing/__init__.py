@@ -9,18 +9,22 @@ interface itself.
 from cubehook.testing.conformance import (
     EgressTests,
     RecoveringReceiverTests,
+    TransportCase,
     TransportTests,
     UnresponsiveReceiverTests,
 )
 from cubehook.testing.names import NamedReactor, Names
 from cubehook.testing.samples import LOOPBACK, call_outbound, lend, notice_outbound
+from cubehook.testing.watching import Leftovers
 
 __all__ = [
     "LOOPBACK",
     "EgressTests",
+    "Leftovers",
     "NamedReactor",
     "Names",
     "RecoveringReceiverTests",
+    "TransportCase",
     "TransportTests",
     "UnresponsiveReceiverTests",
     "call_outbound",

@@ -52,11 +52,12 @@ class Names:
 
 
 class NamedReactor:
-    """`reactor`, but for its name resolver."""
+    """The reactor that is installed, but for its name resolver."""
 
-    def __init__(self, reactor: Any, names: Names) -> None:
+    def __init__(self, names: Names) -> None:
         self.nameResolver = names
-        self._reactor = reactor
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
+        from twisted.internet import reactor
+
+        return getattr(reactor, name)

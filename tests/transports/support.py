@@ -14,21 +14,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.internet import reactor as installed
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, TLSVersion
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
-from zope.interface import implementer
 
 from cubehook.config import Egress, Webhook
 from cubehook.events import CallEvent, CallState, Event, Granularity
 from cubehook.interfaces import Outbound, Sent
 from cubehook.net.agent import IDLE_TIMEOUT
 from cubehook.net.egress import policy_from
+from cubehook.testing.names import NamedReactor as NamedReactor
+from cubehook.testing.names import Names as Names
 from cubehook.transports.context import TransportContext
 from cubehook.transports.http import HttpOptions, HttpTransport
 
@@ -211,54 +210,6 @@ class Receiver(Factory):
             if not conversation.is_lost:
                 conversation.abort()
                 await conversation.gone()
-
-
-@implementer(IHostResolution)
-class Resolution:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def cancel(self) -> None:
-        pass
-
-
-@implementer(IHostnameResolver)
-class Names:
-    """Resolves as `answers` tells at the time; a name with None for an answer is never resolved."""
-
-    def __init__(self, **answers: list[str] | None) -> None:
-        self.answers = answers
-        self.asked: list[str] = []
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: object = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        self.asked.append(hostName)
-        resolution = Resolution(hostName)
-        resolutionReceiver.resolutionBegan(resolution)
-        addresses = self.answers.get(hostName, [])
-        if addresses is None:
-            return resolution
-        for address in addresses:
-            kind = IPv4Address if ip_address(address).version == 4 else IPv6Address
-            resolutionReceiver.addressResolved(kind("TCP", address, portNumber))
-        resolutionReceiver.resolutionComplete()
-        return resolution
-
-
-class NamedReactor:
-    """The reactor, but for its name resolver."""
-
-    def __init__(self, names: Names) -> None:
-        self.nameResolver = names
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
 
 
 def context_for(

@@ -61,7 +61,7 @@ class SyslogCase(TestCase):
 
     @property
     def reactor(self) -> Any:
-        return NamedReactor(reactor, self.names)
+        return NamedReactor(self.names)
 
     def webhook(self, host: str, port: int, **options: object) -> Webhook:
         return Webhook(
