@@ -110,8 +110,8 @@ class ITransport(Interface):
     Everything is called in the reactor's thread and must not block it; what blocks goes to
     `reactor.getThreadPool()`.  Methods are coroutines, or return a Deferred.
 
-    What is given up on (a `start`, `deliver` or `stop` that takes too long) is cancelled: the Deferred
-    being awaited fails with CancelledError, which must end the method at once.
+    What is not waited for any longer is cancelled: the Deferred being awaited fails with CancelledError,
+    which must end the method at once.
     """
 
     async def start() -> None:

@@ -126,11 +126,11 @@ class InstalledTests(SynchronousTestCase):
         self.assertRegex(said, "(?m)^http: ")
         self.assertNotIn("syslog", said)
 
-    def test_it_is_found_in_a_folder_of_its_own_on_the_path(self) -> None:
-        """As an editable install has it."""
-        source = sources() / EXAMPLE.relative_to(ROOT) / "src"
+    def test_an_editable_install_is_found_too(self) -> None:
+        source = sources() / EXAMPLE.relative_to(ROOT)
         apart = Environment("apart", cubehook_wheel())
-        (apart.site_packages / "__editable__.pth").write_text(f"{source}\n")
+        apart.pip("install", "--no-deps", "--no-index", "--no-build-isolation", "--editable", str(source))
+        self.assertFalse((apart.site_packages / "cubehook" / "plugins" / "cubehook_syslog.py").exists())
         self.assertRegex(run(apart.command, "transports", cwd=apart.elsewhere), "(?m)^syslog: ")
 
 
