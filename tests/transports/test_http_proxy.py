@@ -188,6 +188,15 @@ class FailureTests(TestCase):
             )
             self.assertEqual([*sent.phases], ["connecting", "proxy"])
 
+    async def test_of_a_proxys_addresses_the_one_that_answered_is_told(self) -> None:
+        proxy = ConnectProxy(self, lambda client: client.answer(b"HTTP/1.1 403 x\r\n\r\n"))
+        names = Names(**{"proxy.test": ["127.0.0.2", "127.0.0.1"]})
+        port = proxy.address.partition(":")[2]
+        sent = await deliver(self, "http://hook.test/", proxy=f"http://proxy.test:{port}", names=names)
+        self.assertEqual(sent.remote_address, proxy.address)
+        self.assertIn(f"the proxy http://proxy.test:{port} answered 403", sent.error or "")
+        self.assertEqual([*sent.phases], ["resolving", "connecting", "proxy"])
+
     async def test_what_is_not_http(self) -> None:
         for garbage in (
             b"SSH-2.0-OpenSSH_9.6\r\n",
