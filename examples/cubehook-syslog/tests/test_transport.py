@@ -124,6 +124,11 @@ class PromisesTests(
         for error, permanent, words in (
             (OSError(errno.ENETUNREACH, "Network is unreachable"), False, "Network is unreachable"),
             (MessageLengthError("message too long"), True, "takes no datagram of that size"),
+            (
+                CannotListenError("", 0, OSError(errno.EMFILE, "Too many open files")),
+                False,
+                "Too many open files",
+            ),
         ):
             transport = await self.started(self.webhook("collector", 514))
             refusing = Refusing(error)

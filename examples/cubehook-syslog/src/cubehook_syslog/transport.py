@@ -16,7 +16,7 @@ import msgspec
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
-from twisted.internet.error import DNSLookupError, MessageLengthError
+from twisted.internet.error import CannotListenError, DNSLookupError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
@@ -138,8 +138,9 @@ class SyslogTransport:
             self._socket(address).write(datagram, (address, self._port))
         except MessageLengthError:
             return self._too_long(len(datagram), "the network takes no datagram of that size", to)
-        except OSError as error:
-            return self._failed(ErrorClass.OTHER, f"{to} cannot be sent to: {error.strerror}", to)
+        except (OSError, CannotListenError) as error:
+            words = getattr(error, "strerror", None) or str(error)
+            return self._failed(ErrorClass.OTHER, f"{to} cannot be sent to: {words}", to)
         return Sent(delivered=True, url=self._url, remote_address=to)
 
     def _socket(self, address: str) -> Any:
