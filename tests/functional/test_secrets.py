@@ -75,7 +75,7 @@ class KeyTests(MainJobCase):
         refused = twistd(self, self.service.folder, "--config", str(self.service.config))
         await refused.ended()
         self.assertEqual(refused.exit_code, 1)
-        self.assertIn(f"cubehook: cannot start: {key} is missing", refused.text)
+        self.assertIn(f"cubehook cannot start: {key} is missing", refused.text)
         self.assertNotIn("Traceback", refused.text)
         self.assertFalse(key.exists())
         kept.rename(key)
