@@ -64,6 +64,10 @@ class Delivery(msgspec.Struct, kw_only=True):
     """How many attempts count against the schedule: not those that only tried a receiver in trouble."""
     redelivery: bool = False
     """It was over once, and is sent again because someone asked for that."""
+    error_class: ErrorClass | None = None
+    """Of its last attempt, if that failed."""
+    answered: int | None = None
+    """The status that its last attempt was answered with."""
     due_at: Micros
     """When the next attempt may start; the event's own time for a delivery never tried."""
 

@@ -451,6 +451,8 @@ class Lanes:
         now = self._means.now()
         delivery = flight.delivery
         delivery.attempts += 1
+        delivery.error_class = sent.error_class
+        delivery.answered = sent.status
         if sent.delivered:
             delivery.status = DeliveryStatus.DELIVERED
             self._breaker.succeeded(now)

@@ -64,6 +64,8 @@ AGAIN = (
         deliveries.c.due_at,
         deliveries.c.spent,
         deliveries.c.redelivery,
+        deliveries.c.error_class,
+        deliveries.c.answered,
         events.c.id,
         events.c.cube,
         events.c.granularity,
@@ -284,7 +286,7 @@ def make_pending(
     again: list[Delivery] = []
     for row in rows:
         # What cannot be read back must not become pending: each later read of what is would fail of it.
-        if row[6] is None:
+        if row[8] is None:
             continue
         try:
             delivery = queries.delivery(webhook, row)

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from cubehook.events import Call, CallEvent, CallState, Event, Granularity, Micros, Notice
 from cubehook.ids import first_id
-from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration, RegistrationState
+from cubehook.records import Attempt, Delivery, DeliveryStatus, ErrorClass, Registration, RegistrationState
 from cubehook.store.schema import (
     PENDING,
+    UNDELIVERED,
     attempts,
     calls,
     deliveries,
@@ -46,6 +47,8 @@ LANES = (
         deliveries.c.due_at,
         deliveries.c.spent,
         deliveries.c.redelivery,
+        deliveries.c.error_class,
+        deliveries.c.answered,
         events.c.id,
         events.c.cube,
         events.c.granularity,
@@ -66,7 +69,7 @@ NEXT_DUE = select(func.min(deliveries.c.ready_at)).where(
 
 PENDING_COUNTS = (
     select(deliveries.c.webhook, func.count())
-    .where(deliveries.c.status == PENDING)
+    .where(UNDELIVERED, deliveries.c.status == PENDING)
     .group_by(deliveries.c.webhook)
 )
 
@@ -111,7 +114,7 @@ def pending(
 
 def delivery(webhook: str, row: Any) -> Delivery:
     """A pending delivery of `webhook`, from a row of columns as in `LANES`; MsgspecError if it is not one."""
-    id, call, tried, due_at, spent, redelivery, event, cube, kind, at, body = row
+    id, call, tried, due_at, spent, redelivery, error_class, answered, event, cube, kind, at, body = row
     granularity = _granularities.get(kind)
     return Delivery(
         id=id,
@@ -128,6 +131,8 @@ def delivery(webhook: str, row: Any) -> Delivery:
         attempts=tried,
         spent=spent,
         redelivery=redelivery,
+        error_class=None if error_class is None else ErrorClass(error_class),
+        answered=answered,
         due_at=due_at,
     )
 

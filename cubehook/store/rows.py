@@ -14,15 +14,20 @@ import msgspec
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 
-from cubehook.events import Call, CallEvent, Event, full_body, notice_body
+from cubehook.events import Call, CallEvent, CallState, Event, Granularity, Outcome, full_body, notice_body
+from cubehook.ids import id_time
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Notification, Registration
 from cubehook.store import statements
+from cubehook.store.numbering import search_key
 from cubehook.store.packing import pack
 from cubehook.store.schema import NOTICE
 from cubehook.store.statements import ExecuteMany, Row
 
 _encode = msgspec.json.Encoder().encode
 _PENDING = DeliveryStatus.PENDING
+
+HOUR = 3_600_000_000
+"""Microseconds."""
 
 _ITEM_BYTES = 1000
 """What an item weighs beside its texts: its rows, its Deferred and what waits on it."""
@@ -38,6 +43,8 @@ class Rows:
         self.notifications: list[Row] = []
         self.calls: dict[int, Row] = {}
         self.events: list[Row] = []
+        self.numbers: set[Row] = set()
+        self.hourly: list[Row] = []
         self.deliveries: dict[int, Row] = {}
         self.attempts: list[Row] = []
         self.standings: dict[int, Row] = {}
@@ -56,6 +63,8 @@ class Rows:
             (statements.INSERT_NOTIFICATION, self.notifications),
             (statements.SAVE_CALL, self.calls.values()),
             (statements.INSERT_EVENT, self.events),
+            (statements.ADD_NUMBER, self.numbers),
+            (statements.ADD_HOURLY, self.hourly),
             (statements.INSERT_ATTEMPT, self.attempts),
             (statements.SAVE_STANDING, self.standings.values()),
             (statements.ADVANCE_LANE, self.settled_lanes),
@@ -87,7 +96,7 @@ class Item:
 class Accepted(Item):
     """Everything that one notification changed."""
 
-    __slots__ = ("_calls", "_deliveries", "_events", "_notification")
+    __slots__ = ("_calls", "_deliveries", "_events", "_notification", "_told")
 
     def __init__(
         self,
@@ -112,6 +121,7 @@ class Accepted(Item):
         self._calls = [call_row(call) for call in changed]
         for row in self._calls:
             size += len(row[-1])
+        self._told = told
         self._events = [event_row(event) for event in told] if told else ()
         for row in self._events:
             size += len(row[-1])
@@ -125,8 +135,25 @@ class Accepted(Item):
             rows.calls[row[0]] = row
         if self._events:
             rows.events += self._events
+            for event in self._told:
+                _look_up_and_add_up(event, rows)
         for row in self._deliveries:
             rows.deliveries[row[0]] = row
+
+
+def _look_up_and_add_up(event: Event, rows: Rows) -> None:
+    """Let a call be found by its numbers, and counted once it is over."""
+    payload = event.payload
+    if not isinstance(payload, CallEvent) or event.granularity is not Granularity.CALL:
+        return
+    ended = payload.call_state is CallState.DISCONNECTED
+    # Both numbers are known with the first event, as a rule; the last has what came later.
+    if ended or payload.sequence == 1:
+        for number in (payload.calling_number, payload.called_number):
+            if number:
+                rows.numbers.add((search_key(number), event.call))
+    if ended:
+        rows.hourly.append(hourly_row(event.call, event.cube, payload))
 
 
 class Recorded(Item):
@@ -143,7 +170,15 @@ class Recorded(Item):
             self._attempt = (attempt.id, attempt.delivery, detail)
         status = delivery.status
         self._delivery = delivery.id
-        self._standing = (str(status), delivery.attempts, delivery.due_at, delivery.spent)
+        error_class = delivery.error_class
+        self._standing = (
+            str(status),
+            delivery.attempts,
+            delivery.due_at,
+            delivery.spent,
+            None if error_class is None else str(error_class),
+            delivery.answered,
+        )
         self._lane = None if status is _PENDING else (delivery.event.call, delivery.webhook)
         super().__init__(size)
 
@@ -212,6 +247,22 @@ def event_row(event: Event) -> Row:
     return (event.id, event.call, event.cube, kind, state, event.at, body.decode())
 
 
+def hourly_row(call: int, cube: str, payload: CallEvent) -> Row:
+    """A call that is over, in the order of the columns of `hourly`."""
+    outcome = payload.outcome
+    ring, talk = payload.ring_seconds, payload.talk_seconds
+    return (
+        id_time(call) // HOUR,
+        cube,
+        1,
+        *(1 if outcome is one else 0 for one in Outcome),
+        0 if ring is None else 1,
+        0 if ring is None else round(ring * 1000),
+        0 if talk is None else 1,
+        0 if talk is None else round(talk * 1000),
+    )
+
+
 def delivery_row(delivery: Delivery) -> Row:
     """`delivery` in the order of `statements.NEW_DELIVERY`."""
     event = delivery.event
@@ -224,6 +275,8 @@ def delivery_row(delivery: Delivery) -> Row:
         delivery.attempts,
         delivery.due_at,
         delivery.spent,
+        None,
+        None,
     )
 
 

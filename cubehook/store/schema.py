@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration in `migrations/versions`; what this version of cubehook reads and writes."""
 
 metadata = MetaData()
@@ -37,6 +37,21 @@ PENDING = literal_column("'pending'", String)
 
 NOTICE = "notice"
 """The `granularity` of events that tell of no call."""
+
+HOURLY = (
+    "calls",
+    "answered",
+    "missed",
+    "busy",
+    "abandoned",
+    "rejected",
+    "failed",
+    "rung",
+    "ring_ms",
+    "talked",
+    "talk_ms",
+)
+"""What is added up of ended calls: how many, by outcome, how many rang and talked, and for how long."""
 
 cubes = Table(
     "cubes",
@@ -103,7 +118,18 @@ calls = Table(
     # The whole Call as JSON; the columns before it are for looking it up.
     Column("detail", Text, nullable=False),
 )
-# What the trackers take up again at a start.
+# Lists are newest first, which is by id; each index for one ends in it.
+Index("calls_cube", calls.c.cube, calls.c.id)
+Index(
+    "calls_outcome",
+    calls.c.outcome,
+    calls.c.cube,
+    calls.c.id,
+    # A save of a call in progress need not touch it.
+    sqlite_where=calls.c.outcome.is_not(None),
+    postgresql_where=calls.c.outcome.is_not(None),
+)
+# What the trackers take up again at a start, and who asks for calls in progress.
 Index("calls_open", calls.c.id, sqlite_where=~calls.c.ended, postgresql_where=~calls.c.ended)
 
 notifications = Table(
@@ -116,6 +142,14 @@ notifications = Table(
     Column("message", Text, nullable=False),
     # Packed: see `cubehook.store.packing`.
     Column("body", LargeBinary, nullable=False),
+)
+
+# A call's page tells all of it.
+Index(
+    "notifications_call",
+    notifications.c.call,
+    sqlite_where=notifications.c.call.is_not(None),
+    postgresql_where=notifications.c.call.is_not(None),
 )
 
 events = Table(
@@ -132,6 +166,8 @@ events = Table(
     Column("body", Text, nullable=False),
 )
 
+Index("events_call", events.c.call)
+
 deliveries = Table(
     "deliveries",
     metadata,
@@ -147,14 +183,24 @@ deliveries = Table(
     Column("ready_at", BigInteger),
     Column("spent", Integer, nullable=False, server_default=text("0")),
     Column("redelivery", Boolean, nullable=False, server_default=false()),
+    # Of the last attempt, if that failed: its error class, and the status that was answered if any.
+    Column("error_class", Text),
+    Column("answered", Integer),
 )
-# A call's pending deliveries: its successor when one is settled, its whole lane when it is read.
+# A call's deliveries: its successor when one is settled, its whole lane when it is read.
+Index("deliveries_call", deliveries.c.call, deliveries.c.webhook)
+# Lists, newest first.
+Index("deliveries_webhook", deliveries.c.webhook, deliveries.c.id)
+# Lists of the few that are not delivered, and how many are pending.  Only a statement that says `UNDELIVERED`
+# as it stands here may use it: no look-up of a lane is ever led astray into a million pending ones.
+UNDELIVERED = deliveries.c.status != literal_column("'delivered'", String)
 Index(
-    "deliveries_pending",
-    deliveries.c.call,
+    "deliveries_undelivered",
     deliveries.c.webhook,
-    sqlite_where=deliveries.c.status == PENDING,
-    postgresql_where=deliveries.c.status == PENDING,
+    deliveries.c.status,
+    deliveries.c.id,
+    sqlite_where=UNDELIVERED,
+    postgresql_where=UNDELIVERED,
 )
 # What may be sent next, in the order it falls due.
 Index(
@@ -171,6 +217,73 @@ attempts = Table(
     Column("id", _Id, primary_key=True, autoincrement=False),
     Column("delivery", BigInteger, nullable=False),
     # The whole Attempt as JSON.
+    Column("detail", Text, nullable=False),
+)
+
+Index("attempts_delivery", attempts.c.delivery)
+
+# Which calls a number was in.  `key` is the number backwards (`numbering.search_key`), so that the calls of
+# all numbers that end alike are a range.
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("call", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+# Calls that ended, added up by the hour (since the epoch, UTC) in which they began.
+hourly = Table(
+    "hourly",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("cube", Text, primary_key=True),
+    *(Column(name, Integer, nullable=False) for name in HOURLY),
+    sqlite_with_rowid=False,
+)
+
+# How many calls were in progress in a minute (since the epoch, UTC), at most.
+samples = Table(
+    "samples",
+    metadata,
+    Column("minute", Integer, primary_key=True, autoincrement=False),
+    Column("cube", Text, primary_key=True),
+    Column("active", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Whoever may use the API: of tokens, sessions and sign-in links only hashes are kept.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("created_by", Text, nullable=False),
+    Column("last_used_at", BigInteger),
+)
+
+# A browser's session, or a link that begins one and is then gone.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# Every change that someone made.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("who", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
     Column("detail", Text, nullable=False),
 )
 

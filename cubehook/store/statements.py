@@ -27,12 +27,15 @@ from sqlalchemy import (
 
 from cubehook.store import sqlite
 from cubehook.store.schema import (
+    HOURLY,
     PENDING,
     attempts,
     calls,
     deliveries,
     events,
+    hourly,
     notifications,
+    numbers,
     registration_changes,
     registrations,
 )
@@ -51,6 +54,8 @@ NEW_DELIVERY = [
     deliveries.c.attempts,
     deliveries.c.due_at,
     deliveries.c.spent,
+    deliveries.c.error_class,
+    deliveries.c.answered,
 ]
 """The columns of a row of `INSERT_DELIVERY`, the standing (as in `SAVE_STANDING`) last."""
 
@@ -102,6 +107,8 @@ def _save_standing() -> Executable:
             deliveries.c.attempts,
             deliveries.c.due_at,
             deliveries.c.spent,
+            deliveries.c.error_class,
+            deliveries.c.answered,
         ],
     )
     still_leads = and_(after.c.status == PENDING, deliveries.c.ready_at.is_not(None))
@@ -112,6 +119,8 @@ def _save_standing() -> Executable:
             attempts=after.c.attempts,
             due_at=after.c.due_at,
             spent=after.c.spent,
+            error_class=after.c.error_class,
+            answered=after.c.answered,
             ready_at=case((still_leads, after.c.due_at)),
         )
         .where(deliveries.c.id == after.c.id, or_(after.c.status != PENDING, deliveries.c.status == PENDING))
@@ -137,6 +146,15 @@ def _advance_lane() -> Executable:
     )
 
 
+def _add_hourly() -> Executable:
+    """Sums of an hour, added to those that are there."""
+    new = sqlite.insert(hourly)
+    return new.on_conflict_do_update(
+        index_elements=[hourly.c.hour, hourly.c.cube],
+        set_={name: hourly.c[name] + new.excluded[name] for name in HOURLY},
+    )
+
+
 def _add_registration_change() -> Executable:
     """A change of state; nothing if the cube's registration stands as before."""
     kept = [c for c in registration_changes.c if c is not registration_changes.c.id]
@@ -149,6 +167,8 @@ INSERT_NOTIFICATION = sqlite.compiled(insert(notifications))
 SAVE_CALL = sqlite.compiled(
     _save(calls, calls.c.id, fixed=frozenset({"cube", "gateway_call_id", "started_at"}))
 )
+ADD_NUMBER = sqlite.compiled(sqlite.insert(numbers).on_conflict_do_nothing())
+ADD_HOURLY = sqlite.compiled(_add_hourly())
 INSERT_EVENT = sqlite.compiled(insert(events))
 INSERT_DELIVERY = sqlite.compiled(_insert_delivery())
 INSERT_ATTEMPT = sqlite.compiled(insert(attempts))

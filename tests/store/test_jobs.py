@@ -434,10 +434,11 @@ class PlanTests(SynchronousTestCase):
             self.assertEqual(len(make_pending(connection, "crm", found, job.statuses, LATER)[0]), 2)
             jobs.send_again(connection, over[2].id, LATER)
         in_range = "SEARCH deliveries USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
-        self.assertEqual([plan[0] for plan in plans[:4]], [in_range] * 4)
+        of_webhook = "SEARCH deliveries USING INDEX deliveries_webhook (webhook=? AND id>? AND id<?)"
+        self.assertEqual([plan[0] for plan in plans[:4]], [in_range, of_webhook] * 2)
         for plan in plans:
             for step in plan:
                 self.assertFalse(step.startswith("SCAN"), plan)
-        by_lane = "deliveries_pending (call=? AND webhook=?)"
+        by_lane = "deliveries_call (call=? AND webhook=?)"
         self.assertIn(by_lane, plans[6][0])
         self.assertEqual(len(plans), 11)

@@ -47,7 +47,7 @@ class AcceptTests(StoreCase):
         )
         self.assertEqual(
             self.rows("SELECT * FROM deliveries"),
-            [(delivery.id, "crm", call.id, event.id, "pending", 0, event.at, event.at, 0, 0)],
+            [(delivery.id, "crm", call.id, event.id, "pending", 0, event.at, event.at, 0, 0, None, None)],
         )
         self.assertEqual(await store.open_calls(), [call])
 
