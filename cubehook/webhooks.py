@@ -87,7 +87,8 @@ class Webhooks:
             disabled = provisioned.disabled.get(name)
             if disabled is not None:
                 self._log.warn(
-                    "Webhook {webhook} stays disabled: {reason}. Change its settings to send to it again",
+                    "Webhook {webhook} stays disabled: {reason}. Change its settings or run `cubehook enable "
+                    "{webhook}` to send to it again",
                     webhook=name,
                     reason=printable(disabled),
                 )
