@@ -23,14 +23,18 @@ from cubehook.net.urls import MASK
 from cubehook.records import ErrorClass
 from cubehook.transports.asyncio_failures import explain_asyncio
 from cubehook.transports.asyncio_thread import BorrowedLoop, borrow_loop
-from cubehook.transports.brokers import GOODBYE_SECONDS, BrokerError, Phase
+from cubehook.transports.brokers import BrokerError, Phase
 from cubehook.transports.messages import labels
 
+CLOSE_SECONDS: Final = 1.0
+"""How long a sender may take to leave, before its connections are cut."""
 CONTENT_TYPE: Final = "Content-Type"
 
 
 class Flight:
     """How far one delivery has come, and with whom."""
+
+    # Written in the loop's thread, read in the reactor's: the list is replaced, never changed.
 
     def __init__(self) -> None:
         self._marks = [(Phase.CONNECTING, time.monotonic())]
@@ -40,10 +44,8 @@ class Flight:
 
     def enter(self, phase: Phase) -> None:
         """A phase begins; CONNECTING is left out where nothing had to be connected."""
-        now = time.monotonic()
-        if len(self._marks) == 1 and phase is Phase.CONFIRMING:
-            self._marks.clear()
-        self._marks.append((phase, now))
+        kept = len(self._marks) == 1 and phase is Phase.CONFIRMING
+        self._marks = [*([] if kept else self._marks), (phase, time.monotonic())]
 
     @property
     def phase(self) -> Phase:
@@ -51,10 +53,10 @@ class Flight:
 
     def phases(self) -> dict[str, Micros]:
         """How long each took, the last until now."""
-        ends = [at for _, at in self._marks[1:]] + [time.monotonic()]
+        marks = self._marks
+        ends = [at for _, at in marks[1:]] + [time.monotonic()]
         return {
-            str(phase): round((end - at) * 1_000_000)
-            for (phase, at), end in zip(self._marks, ends, strict=True)
+            str(phase): round((end - at) * 1_000_000) for (phase, at), end in zip(marks, ends, strict=True)
         }
 
 
@@ -143,7 +145,7 @@ class AsyncioTransport:
             return
         try:
             if sender is not None:
-                await loop.run(sender.close()).addTimeout(GOODBYE_SECONDS, self._reactor)
+                await loop.run(sender.close()).addTimeout(CLOSE_SECONDS, self._reactor)
         except DeferredTimeoutError:
             pass  # it hangs; giving back cuts its connections
         finally:

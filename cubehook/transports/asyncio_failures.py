@@ -36,7 +36,8 @@ def _explain(cause: BaseException) -> tuple[ErrorClass, str] | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return ErrorClass.TLS, f"the broker's certificate is not trusted: {_verification(cause)}"
     if isinstance(cause, ssl.SSLError):
-        return ErrorClass.TLS, f"TLS failed ({printable(cause.reason or str(cause))})"
+        reason = getattr(cause, "reason", None) or str(cause)
+        return ErrorClass.TLS, f"TLS failed ({printable(reason)})"
     if isinstance(cause, socket.gaierror):
         return ErrorClass.DNS, "the broker's host name does not resolve to an address"
     if isinstance(cause, ConnectionRefusedError):

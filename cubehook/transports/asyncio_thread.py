@@ -33,7 +33,7 @@ from zope.interface import implementer
 from cubehook.net.agent import LOOKUP_SECONDS
 from cubehook.net.egress import BlockedError, EgressPolicy
 
-GRACE: Final = 3.0
+GRACE: Final = 1.0
 """Seconds that tasks have to end once they are cancelled."""
 
 _T = TypeVar("_T")
@@ -144,14 +144,17 @@ class BorrowedLoop:
         thread = self._thread
         ended: Deferred[None] = Deferred()
         thread.call(lambda: thread.loop.create_task(self._end(ended)))
-        orderly = await self._within_grace(ended)
-        thread.borrowers -= 1
-        if _current is thread and not (orderly and thread.borrowers):
-            _current = None
-        if thread.borrowers:
-            return
-        stopped = thread.end(self._reactor)
-        if orderly and await self._within_grace(stopped):
+        orderly = False
+        stopped = None
+        try:
+            orderly = await self._within_grace(ended)
+        finally:
+            thread.borrowers -= 1
+            if _current is thread and not (orderly and thread.borrowers):
+                _current = None
+            if not thread.borrowers:
+                stopped = thread.end(self._reactor)
+        if stopped is not None and orderly and await self._within_grace(stopped):
             thread.join()
 
     async def _within_grace(self, ended: Deferred[None]) -> bool:
@@ -242,7 +245,6 @@ class _Run:
         self._borrower = borrower
         self._coroutine = coroutine
         self._task: asyncio.Task[Any] | None = None
-        self._cancelled = False
         self._context = copy_context()
         self._context.run(_borrower.set, borrower)
         self.deferred: Deferred[Any] = Deferred(self._give_up)
@@ -253,18 +255,14 @@ class _Run:
     # In the loop's thread
 
     def start(self) -> None:
-        if self._cancelled or self._borrower._given_back:
-            self._coroutine.close()
-            self._report(self._fail, CancelledError())
-            return
         loop = self._borrower._thread.loop
         self._task = loop.create_task(self._coroutine, context=self._context)
         self._task.add_done_callback(self._done)
 
     def _cancel(self) -> None:
-        self._cancelled = True
-        if self._task is not None:
-            self._task.cancel()
+        # It has started: what is asked of the loop is done in the order of asking.
+        assert self._task is not None
+        self._task.cancel()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():

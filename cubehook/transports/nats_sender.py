@@ -201,6 +201,7 @@ class _Session:
         self.peer: str | None = None
         self._leave = leave
         self._client = Client()
+        self._jetstream = self._client.jetstream(timeout=PROBE_SECONDS)
         self._watch: Watch | None = None
         self._ready = False
         self._waiting: dict[asyncio.Future[BrokerError], str] = {}
@@ -241,9 +242,8 @@ class _Session:
                 f"{self._client.max_payload:,} (max_payload)",
                 permanent=True,
             )
-        jetstream = self._client.jetstream()
         publishing = asyncio.create_task(
-            jetstream.publish(
+            self._jetstream.publish(
                 parcel.place,
                 parcel.body,
                 timeout=parcel.timeout * 2,
@@ -361,7 +361,7 @@ class _Session:
     async def _why_no_stream(self, subject: str) -> str:
         """Why nobody took a message."""
         try:
-            await self._client.jetstream(timeout=PROBE_SECONDS).account_info()
+            await self._jetstream.account_info()
         except (nats.js.errors.ServiceUnavailableError, nats.errors.NoRespondersError):
             return "JetStream is not enabled on the server, or not for this account"
         except nats.js.errors.APIError as error:

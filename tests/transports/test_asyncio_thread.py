@@ -205,6 +205,23 @@ class LifeTests(LoopTestCase):
         with self.assertRaises(CancelledError):
             await other
 
+    async def test_giving_back_cuts_what_is_still_connected(self) -> None:
+        receiver = Receiver(self)
+        left, stays = self.borrow(), self.borrow()
+        kept: list[Any] = []
+
+        async def connect() -> None:
+            kept.append(await asyncio.open_connection("127.0.0.1", receiver.port))
+
+        await left.run(connect())
+        await stays.run(connect())
+        while len(receiver.conversations) < 2:
+            await deferLater(reactor, 0.01)
+        await left.give_back()
+        mine, theirs = receiver.conversations
+        await mine.gone()
+        self.assertFalse(theirs.is_lost)
+
     async def test_giving_back_twice_counts_once(self) -> None:
         first, second = self.borrow(), self.borrow()
         await first.give_back()
@@ -269,6 +286,26 @@ class LifeTests(LoopTestCase):
     async def _end_of(self, stuck: list[threading.Thread]) -> None:
         while any(each.is_alive() for each in stuck):
             await deferLater(reactor, 0.01)
+
+    async def test_giving_back_ends_the_thread_also_when_it_is_cancelled(self) -> None:
+        loop = self.borrow()
+        began: Deferred[None] = Deferred()
+        may_end = threading.Event()
+
+        async def block() -> None:
+            reactor.callFromThread(began.callback, None)
+            may_end.wait(10)
+
+        run = loop.run(block())
+        await began
+        [thread] = self.threads()
+        giving_back = Deferred.fromCoroutine(loop.give_back())
+        giving_back.cancel()
+        with self.assertRaises(CancelledError):
+            await giving_back
+        may_end.set()
+        await run
+        await self._end_of([thread])
 
     async def test_nothing_is_warned_of(self) -> None:
         with warnings.catch_warnings(record=True) as told:
