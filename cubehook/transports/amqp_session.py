@@ -239,11 +239,12 @@ class AmqpSession(Session[AmqpMessage]):
     def _confirmed(self, frame: Method[spec.Basic.Ack | spec.Basic.Nack]) -> None:
         # A message comes back, if it does, before it is confirmed.
         confirmation = frame.method
-        tag = confirmation.delivery_tag
-        tags = (
-            [each for each in self._published if each <= tag or not tag] if confirmation.multiple else [tag]
-        )
-        over = [self._published.pop(each) for each in tags]
+        last = confirmation.delivery_tag
+        tags = [last]
+        if confirmation.multiple:
+            # 0 stands for all there are.
+            tags = [tag for tag in self._published if tag <= last or not last]
+        over = [self._published.pop(tag) for tag in tags]
         refused = isinstance(confirmation, spec.Basic.Nack)
         for published in over:
             self.settle(published.waiter, _refusal() if refused else _outcome(published))

@@ -12,8 +12,15 @@ from cubehook.interfaces import Outbound
 from cubehook.records import ErrorClass
 from cubehook.testing.samples import call_outbound
 from cubehook.transports.broker_url import BrokerUrl, read_broker_url
-from cubehook.transports.brokers import Answer, BrokerError, BrokerTransport, Message, Session
-from tests.transports.relay import Silent
+from cubehook.transports.brokers import (
+    GOODBYE_SECONDS,
+    Answer,
+    BrokerError,
+    BrokerTransport,
+    Message,
+    Session,
+)
+from tests.transports.relay import Silent, reactor
 from tests.transports.support import context_for
 
 PORTS = {"plain": 1, "secure": 2}
@@ -119,7 +126,8 @@ class SharingTests(TestCase):
         await self.broker.connections[0].lost
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    async def test_a_connection_that_is_not_left_in_time_is_cut(self) -> None:
+    async def _stuck(self) -> tuple[Any, Any]:
+        """A transport and its session, whose broker takes nothing more, not even what was written."""
         transport = await self.begin()
         sending = self.sending(transport)
         broker = await self.broker.said(b"H")
@@ -127,14 +135,24 @@ class SharingTests(TestCase):
         await self.broker.said(b"a")
         broker.write(b"\x02+")
         self.assertTrue((await sending).delivered)
-        # What is written now stays with us, as will our end of the connection.
         broker.pauseProducing()
+        self.addCleanup(broker.abortConnection)
         session = transport._session
         session.write(b"x" * (64 << 20))
-        await transport.stop()
+        return transport, session
+
+    async def test_a_connection_that_is_not_left_in_time_is_cut(self) -> None:
+        transport, session = await self._stuck()
+        await Deferred.fromCoroutine(transport.stop()).addTimeout(GOODBYE_SECONDS + 2, reactor)
         self.assertTrue(session.gone.called)
-        broker.resumeProducing()
-        await self.broker.connections[0].lost
+
+    async def test_a_connection_that_is_not_closed_in_time_is_cut(self) -> None:
+        transport, session = await self._stuck()
+        session.close(BrokerError(ErrorClass.OTHER, "it is of no use"))
+        sent = await self.sending(transport, timeout=0.1)
+        self.assertFalse(sent.delivered)
+        self.assertEqual(len(self.broker.connections), 2)
+        await session.gone.addTimeout(GOODBYE_SECONDS + 2, reactor)
 
 
 class UrlTests(SynchronousTestCase):
