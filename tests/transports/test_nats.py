@@ -28,6 +28,8 @@ from cubehook.plugins.cubehook_transports import nats as plugin
 from cubehook.records import ErrorClass
 from cubehook.testing import (
     EgressTests,
+    NamedReactor,
+    Names,
     RecoveringReceiverTests,
     TransportTests,
     UnresponsiveReceiverTests,
@@ -457,6 +459,37 @@ class TlsTests(NatsTestCase):
 
         port = Receiver(self, greet=greet).port
         await self.fails(self.webhook(port, "tls"), ErrorClass.TIMEOUT, "while logging in", timeout=0.3)
+
+
+class NameTests(NatsTestCase):
+    """Names are resolved by the reactor that is lent, and held to the egress policy."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.names = Names(bus=["127.0.0.1"], silent=None, evil=["169.254.169.254"])
+
+    @property
+    def reactor(self) -> Any:
+        return NamedReactor(self.names)
+
+    def named(self, host: str) -> Webhook:
+        webhook = self.webhook()
+        return msgspec.structs.replace(webhook, url=webhook.url.replace("127.0.0.1", host))
+
+    async def test_names(self) -> None:
+        await self.machine()
+        for host, error_class, words in (
+            ("nowhere", ErrorClass.DNS, "does not resolve"),
+            ("evil", ErrorClass.BLOCKED, "evil resolves to 169.254.169.254: cloud metadata"),
+            ("silent", ErrorClass.TIMEOUT, "while connecting"),
+        ):
+            sent = await self.one(self.named(host), timeout=0.5)
+            self.assertEqual((sent.delivered, sent.error_class), (False, error_class), sent.error)
+            self.assertIn(words, sent.error or "")
+            self.assertIn(f"{host}:{PORT}", sent.error or "")
+        sent = await self.one(self.named("bus"))
+        self.assertTrue(sent.delivered, sent.error)
+        self.assertEqual(sent.remote_address, f"127.0.0.1:{PORT}")
 
 
 class OutageTests(NatsTestCase):
