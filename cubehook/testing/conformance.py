@@ -20,6 +20,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from cubehook.config import Egress, Webhook
+from cubehook.delivery.answers import malformed
 from cubehook.delivery.lanes import TIMEOUT_MARGIN
 from cubehook.events import CallState
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
@@ -138,12 +139,7 @@ class TransportCase(_Case):
 
     def check_sent(self, sent: Any) -> None:
         """What `deliver` returned can be kept, is consistent, and tells no secret."""
-        self.assertIsInstance(sent, Sent)
-        values = {name: getattr(sent, name) for name in Sent.__struct_fields__}
-        try:
-            msgspec.convert(values, Sent)
-        except msgspec.ValidationError as error:
-            raise AssertionError(f"Sent holds something of a wrong type: {error}") from None
+        self.assertIsNone(malformed(sent))
         if sent.delivered:
             self.assertIsNone(sent.error_class, "an attempt that delivered has no error class")
             self.assertFalse(sent.permanent or sent.gone, "delivered, and yet not to be tried again")
