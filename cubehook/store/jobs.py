@@ -57,21 +57,7 @@ FIND = select(deliveries.c.id).where(*OVER).order_by(deliveries.c.id).limit(bind
 COUNT = select(func.count()).where(*OVER, exists().where(events.c.id == deliveries.c.event))
 
 AGAIN = (
-    select(
-        deliveries.c.id,
-        deliveries.c.call,
-        deliveries.c.attempts,
-        deliveries.c.due_at,
-        deliveries.c.spent,
-        deliveries.c.redelivery,
-        deliveries.c.error_class,
-        deliveries.c.answered,
-        events.c.id,
-        events.c.cube,
-        events.c.granularity,
-        events.c.at,
-        events.c.body,
-    )
+    select(*queries.DELIVERY)
     .join_from(deliveries, events, events.c.id == deliveries.c.event, isouter=True)
     .where(
         deliveries.c.id.in_(bindparam("ids", expanding=True)),
@@ -286,11 +272,11 @@ def make_pending(
     again: list[Delivery] = []
     for row in rows:
         # What cannot be read back must not become pending: each later read of what is would fail of it.
-        if row[8] is None:
+        if row.body is None:
             continue
         try:
             delivery = queries.delivery(webhook, row)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             _log.error(
                 "The event of delivery {delivery} in the database cannot be read back, so that it cannot be "
                 "sent again: {why}",

@@ -39,22 +39,25 @@ READY = (
     .limit(bindparam("most"))
 )
 
+DELIVERY = (
+    deliveries.c.id,
+    deliveries.c.call,
+    deliveries.c.attempts,
+    deliveries.c.due_at,
+    deliveries.c.spent,
+    deliveries.c.redelivery,
+    deliveries.c.error_class,
+    deliveries.c.answered,
+    events.c.id,
+    events.c.cube,
+    events.c.granularity,
+    events.c.at,
+    events.c.body,
+)
+"""What `delivery` makes a delivery of; the event's body last."""
+
 LANES = (
-    select(
-        deliveries.c.id,
-        deliveries.c.call,
-        deliveries.c.attempts,
-        deliveries.c.due_at,
-        deliveries.c.spent,
-        deliveries.c.redelivery,
-        deliveries.c.error_class,
-        deliveries.c.answered,
-        events.c.id,
-        events.c.cube,
-        events.c.granularity,
-        events.c.at,
-        events.c.body,
-    )
+    select(*DELIVERY)
     .join_from(deliveries, events, events.c.id == deliveries.c.event)
     .where(
         deliveries.c.call.in_(bindparam("calls", expanding=True)),
@@ -113,7 +116,7 @@ def pending(
 
 
 def delivery(webhook: str, row: Any) -> Delivery:
-    """A pending delivery of `webhook`, from a row of columns as in `LANES`; MsgspecError if it is not one."""
+    """A pending delivery of `webhook`, from a row of `DELIVERY`; ValueError if it cannot be read back."""
     id, call, tried, due_at, spent, redelivery, error_class, answered, event, cube, kind, at, body = row
     granularity = _granularities.get(kind)
     return Delivery(
