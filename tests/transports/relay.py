@@ -172,7 +172,8 @@ class Far(Protocol):
         self._leg.answer(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._leg.lost.called:
+        # Of one that is silent not even its end is heard.
+        if not self._leg.lost.called and not self._leg.relay.stalled:
             self._leg.transport.loseConnection()  # type: ignore[union-attr]
 
 
