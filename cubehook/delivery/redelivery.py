@@ -8,7 +8,6 @@ go on in the next life.
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
@@ -204,9 +203,8 @@ class Redelivery:
             webhook=webhook,
             asked_by=printable(asked_by),
         )
-        as_it_stands = copy.copy(delivery)
         self._dispatcher.send_again(webhook, [delivery])
-        return as_it_stands
+        return delivery
 
     async def _cancel(self, id: int) -> Job:
         before = await self._store.get(id)

@@ -303,6 +303,18 @@ class JobTests(Case):
         self.assertEqual(self.desk.store.status(deliveries[1]), GIVEN_UP)
         self.assertEqual((self.job(job).state, self.job(job).done), (JobState.DONE, 5))
 
+    def test_what_happened_from_since_up_to_but_without_until(self) -> None:
+        for _ in range(2):
+            self.over(1)
+        since = self.desk.now()
+        wanted = [delivery.id for _ in range(2) for delivery in self.over(1)]
+        until = self.desk.now()
+        self.over(1)
+        asked = self.ask(self.redelivery.start("crm", since, until, (GIVEN_UP,), "kim"))
+        self.assertEqual(self.successResultOf(asked).total, 2)
+        self.desk.advance(5.0)
+        self.assertEqual(self.handed(), wanted)
+
     def test_not_what_was_made_after_it(self) -> None:
         deliveries = self.over(2)
         self.start(pace=0.1)

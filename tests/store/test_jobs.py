@@ -116,9 +116,17 @@ class FindTests(JobCase):
         job = self.meant(since=since, until=until, cursor=first_id(since) - 1)
         self.assertEqual(await self.found(store.jobs, job), ids(deliveries[1:4]))
         self.assertEqual(await store.jobs.count(job), 3)
+        # The first id of a time belongs to it.
+        edge = self.made.delivery(self.made.event(self.made.call()))
+        edge.id = first_id(self.made.now)
+        await self.over(store, [edge], FAILED)
+        self.assertNotIn(edge.id, await self.found(store.jobs, self.meant(until=edge.id >> 12)))
+        since_then = self.meant(since=edge.id >> 12, cursor=edge.id - 1)
+        self.assertEqual(await self.found(store.jobs, since_then), [edge.id])
+        self.assertEqual(await store.jobs.count(since_then), 1)
         # A range that ends in a year whose ids no database takes.
         for_ever = self.meant(until=250_000_000_000_000_000)
-        self.assertEqual(len(await self.found(store.jobs, for_ever)), 8)
+        self.assertEqual(len(await self.found(store.jobs, for_ever)), 9)
         never = self.meant(since=250_000_000_000_000_000, until=260_000_000_000_000_000)
         self.assertEqual(await store.jobs.count(never), 0)
 
