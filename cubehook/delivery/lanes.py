@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import config
+from cubehook.delivery.answers import malformed
 from cubehook.delivery.breaker import Breaker, State
 from cubehook.delivery.deadlines import Alarm, Deadlines
 from cubehook.delivery.payload import Renderer, RenderError
@@ -425,17 +426,18 @@ class Lanes:
     def _over(self, result: Sent | Failure, flight: _Flight) -> None:
         if flight.landed:
             return
-        if isinstance(result, Sent):
+        if isinstance(result, Failure):
+            problem: str | None = f"it raised {type(result.value).__name__}: {result.getErrorMessage()}"
+        else:
+            problem = malformed(result)
+        if problem is None:
+            assert isinstance(result, Sent)
             self._landed(flight, result)
         elif flight.overdue:
             self._landed(flight, self._timed_out())
         else:
-            if isinstance(result, Failure):
-                error = f"the transport raised {type(result.value).__name__}: {result.getErrorMessage()}"
-                failure = result
-            else:
-                error = f"the transport returned a {type(result).__name__}"
-                failure = Failure(TypeError(error))
+            error = f"the transport has a bug: {problem}"
+            failure = result if isinstance(result, Failure) else Failure(TypeError(error))
             self._log.failure(
                 "The transport of webhook {webhook} has a bug; delivery {delivery} is tried again",
                 failure,

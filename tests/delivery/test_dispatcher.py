@@ -303,11 +303,14 @@ class RetryTests(SynchronousTestCase):
         desk.advance(3)
         self.assertEqual(DELIVERED, desk.store.status(delivery))
 
-    def test_a_transport_that_returns_nonsense_has_a_bug(self) -> None:
-        desk = Desk((webhook(), Scripted(script("yes"))), defaults=self.SCHEDULE).start()
-        desk.calls(1)
-        self.assertEqual(1, len(self.flushLoggedErrors(TypeError)))
-        self.assertEqual(ErrorClass.OTHER, desk.store.attempts[0].error_class)
+    def test_a_transport_that_returns_nonsense_has_a_bug_and_the_event_is_tried_again(self) -> None:
+        for nonsense in ("yes", Sent(delivered=False, hold="5"), Sent(delivered=True, error="\ud800")):  # type: ignore[arg-type]
+            desk = Desk((webhook(), Scripted(script(nonsense))), defaults=self.SCHEDULE).start()
+            (delivery,) = desk.calls(1)
+            self.assertEqual(1, len(self.flushLoggedErrors(TypeError)))
+            self.assertEqual(ErrorClass.OTHER, desk.store.attempts[0].error_class)
+            desk.advance(3)
+            self.assertEqual(DELIVERED, desk.store.status(delivery))
 
     def test_a_transport_that_outlives_its_timeout_is_cancelled(self) -> None:
         cancelled: list[object] = []
