@@ -198,8 +198,9 @@ def find(connection: Connection, job: Job, after: int, most: int, rows: int) -> 
     Also the id through which all were looked at.
     """
     last = _stretch_end(connection, job, after, rows)
-    found = list(connection.scalars(FIND, {**_over(job, after, last), "most": most}))
-    return found, found[-1] if len(found) == most else last
+    # One more tells whether these are all, so that a job ends with its last delivery.
+    found = list(connection.scalars(FIND, {**_over(job, after, last), "most": most + 1}))
+    return found[:most], found[most - 1] if len(found) > most else last
 
 
 def count(connection: Connection, job: Job, after: int, rows: int) -> tuple[int, int]:

@@ -56,9 +56,9 @@ class MemoryJobs:
             raise self.error
         meant = self._meant(job, after)
         part = meant[: self.rows]
-        found = [row.id for row in part if row.status in job.statuses][:most]
-        if len(found) == most:
-            return found, found[-1]
+        found = [row.id for row in part if row.status in job.statuses]
+        if len(found) > most:
+            return found[:most], found[most - 1]
         return found, part[-1].id if len(meant) > len(part) else None
 
     def _meant(self, job: Job, after: int) -> list[Delivery]:

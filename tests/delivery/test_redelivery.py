@@ -265,6 +265,14 @@ class JobTests(Case):
             counts.append(len(self.receiver.sent))
         self.assertEqual(counts, [1, 1, 2, 2, 3])
 
+    def test_it_is_done_with_its_last(self) -> None:
+        self.over(2)
+        job = self.start(pace=0.1)
+        self.desk.advance(5.0)
+        self.assertEqual((self.job(job).done, self.job(job).state), (1, JobState.RUNNING))
+        self.desk.advance(6.0)
+        self.assertEqual((self.job(job).done, self.job(job).state), (2, JobState.DONE))
+
     def test_in_order_within_each_call(self) -> None:
         self.over(6, each=3)
         waiting: list[tuple[Outbound, Deferred[Any]]] = []

@@ -133,6 +133,22 @@ class CommandTests(MainJobCase):
         self.assertEqual((cancelled["id"], cancelled["state"]), (job["id"], "cancelled"))
         self.assertLess(cancelled["done"], 3)
 
+    async def test_a_job_goes_on_after_a_kill(self) -> None:
+        await self.begin(webhook="retry = [0.1]")
+        ids = await self.fail_a_call()
+        await self.command("redeliver", "crm", "--since", "1h", "--yes", "--no-follow", "--per-second", "0.5")
+        await self.until(lambda: len(self.received) == 1)
+        assert self.service.process is not None
+        await self.service.process.kill()
+        await self.service.start()
+        # What was on its way at the kill may come twice, and with the same id; nothing else.
+        await self.until(lambda: len({received.id for received in self.received}) == 3)
+        self.assertEqual(list(dict.fromkeys(received.id for received in self.received)), ids)
+        self.assertLessEqual(len(self.received), 4)
+        output, _ = await self.command("redeliver", "--jobs", "--json")
+        (job,) = json.loads(output)["items"]
+        self.assertEqual((job["total"], job["done"], job["state"]), (3, 3, "done"))
+
     async def test_a_webhook_that_answered_410(self) -> None:
         await self.begin()
         await self.behave(Behaviour(status=410))

@@ -99,6 +99,7 @@ class FindTests(JobCase):
         self.assertEqual(await self.found(store.jobs, both), sorted(failed + expired))
         self.assertEqual(await self.found(store.jobs, both, most=3), sorted(failed + expired))
         self.assertEqual(await store.jobs.count(both), 8)
+        self.assertEqual(await store.jobs.find(both, 0, 8), (sorted(failed + expired), None))
         # However few rows are looked at in one read.
         for rows in (1, 2, 7):
             little = Jobs(store.read, store._do, rows=rows)
