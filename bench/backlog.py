@@ -84,6 +84,8 @@ def fill(path: Path, webhook: str, pending: int, now: Micros) -> None:
                         "ready_at": at if sequence == 1 else None,
                         "spent": 1,
                         "redelivery": 0,
+                        "error_class": "connection_refused",
+                        "answered": None,
                     }
 
         for table, names in columns.items():

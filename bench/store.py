@@ -303,7 +303,7 @@ def fill(path: Path, calls: int, attempts: int, pending: int) -> None:
         )
         # Every third call may be sent now; the others' heads wait while their followers are long due.
         database.executemany(
-            "INSERT INTO deliveries VALUES (?, 'crm', ?, ?, 'pending', 0, ?, ?, 0, 0)",
+            "INSERT INTO deliveries VALUES (?, 'crm', ?, ?, 'pending', 0, ?, ?, 0, 0, NULL, NULL)",
             (
                 (
                     begin + n,
