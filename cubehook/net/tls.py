@@ -136,6 +136,9 @@ class Tls:
             self._made()
         context = ssl.create_default_context(cafile=self._authorities)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # From Python 3.13 on the default; the authorities of many companies are not that strict (RFC 5280),
+        # and are good enough for the other transports.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         # From Python 3.13 on it would refuse authorities that OpenSSL, and so our own connections, accept.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.insecure:
@@ -227,9 +230,7 @@ def _identity(certificate: Path, key: Path) -> dict[str, Any]:
             "cubehook's user only"
         ) from error
     except Exception as error:
-        raise TlsFileError(
-            f"options.client_key: {key} holds no private key in PEM"
-        ) from error
+        raise TlsFileError(f"options.client_key: {key} holds no private key in PEM") from error
     if _public(private.public_key()) != _public(shown.public_key()):
         raise TlsFileError(f"options.client_key: {key} is not the key of the certificate in {certificate}")
     return {

@@ -68,11 +68,11 @@ class RedisSender(Sender):
             flight.enter(Phase.CONFIRMING)
             replies = await line.ask(commands)
         except BaseException as error:
+            # Also when time was up: what else is kept most likely leads to the same end.
             await line.cut()
+            await self._forget()
             if not isinstance(error, Exception):
                 raise
-            # What else is kept most likely leads to the same end.
-            await self._forget()
             raise _failed(error) from error
         self._idle.append(line)
         return replies

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ def skip_unless_listening(name: str, port: int) -> None:
     """Skip the test if the server that every developer's machine should have is not there."""
     if not listens(port):
         raise SkipTest(f"no {name} listens on 127.0.0.1:{port}")
+
+
+def loop_threads() -> list[threading.Thread]:
+    """The threads of asyncio's loop that there are."""
+    return [each for each in threading.enumerate() if each.name == "cubehook-asyncio"]
 
 
 class OwnServer:

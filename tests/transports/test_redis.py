@@ -34,7 +34,12 @@ from cubehook.transports import libraries, redis_sender
 from cubehook.transports.brokers import Phase
 from cubehook.transports.registry import check_webhook
 from tests.functional.harness import PATIENCE, free_port
-from tests.transports.own_servers import RedisServer, imported_by_a_service_without, skip_unless_listening
+from tests.transports.own_servers import (
+    RedisServer,
+    imported_by_a_service_without,
+    loop_threads,
+    skip_unless_listening,
+)
 from tests.transports.relay import Relay, Silent
 from tests.transports.support import Authority, Receiver
 
@@ -47,6 +52,7 @@ class RedisCase(TestCase):
 
     def setUp(self) -> None:
         self.key = f"cubehook-test:{secrets.token_hex(4)}"
+        self.addCleanup(lambda: self.assertEqual(loop_threads(), [], "the loop's thread stays"))
 
     def client(self, port: int = PORT, **settings: Any) -> Any:
         client = redis.Redis(host="127.0.0.1", port=port, decode_responses=True, **settings)
@@ -422,6 +428,21 @@ class OutageTests(RedisTestCase):
         [(entry, fields)] = client.xrange(self.key)[-1:]
         self.assertEqual((sent.response_body, fields["webhook-id"]), (entry, late.id))
         self.assertEqual(len(self.entries(client)), 3)
+
+    async def test_a_server_that_hangs_costs_one_attempt_and_not_one_for_each_connection(self) -> None:
+        self.machine()
+        relay = Relay(self, ("127.0.0.1", PORT))
+        transport = await self.started(self.webhook(relay.port))
+        sendings = [Deferred.fromCoroutine(self.delivered(transport, call_outbound())) for _ in range(4)]
+        await gatherResults(sendings, consumeErrors=True)
+        made = relay.made
+        self.assertGreater(made, 1)
+        relay.stalled = True
+        sent = await self.deliver(transport, call_outbound(timeout=0.2))
+        self.assertEqual(sent.error_class, ErrorClass.TIMEOUT)
+        relay.stalled = False
+        await self.delivered(transport, call_outbound())
+        self.assertEqual(relay.made, made + 1)
 
     async def test_cancelling_at_any_time_leaves_the_transport_usable(self) -> None:
         client = self.machine()
