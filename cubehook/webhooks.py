@@ -175,7 +175,8 @@ class Webhooks:
         """
         Send again to one that was disabled while in use; nothing happens to one that was not.
 
-        Fails with KeyError if there is no such webhook, ProvisionedError if its settings disable it.
+        It is tried with one delivery before the rest.  Fails with KeyError if there is no such webhook,
+        ProvisionedError if its settings disable it.
         """
         return _whole(self._enable(webhook))
 
@@ -187,10 +188,10 @@ class Webhooks:
             )
         if name not in self._disabled:
             return
-        await self._store.enable_webhook(name)
+        trouble = await self._store.enable_webhook(name)
         if self._closed or name not in self._disabled:
             return
-        _ = self._deliver_to(self._webhooks[name], self._secrets[name])
+        _ = self._deliver_to(self._webhooks[name], self._secrets[name], trouble)
         del self._disabled[name]
         self._changed()
         self._log.info("Webhook {webhook} is enabled again", webhook=name)
@@ -252,9 +253,11 @@ class Webhooks:
 
     # Transports
 
-    def _deliver_to(self, webhook: config.Webhook, secrets: SigningSecrets) -> Deferred[None]:
+    def _deliver_to(
+        self, webhook: config.Webhook, secrets: SigningSecrets, trouble: Trouble | None = None
+    ) -> Deferred[None]:
         signing = secrets.active(self._now())
-        replaced = self._dispatcher.replace(webhook, self._transport(webhook, signing))
+        replaced = self._dispatcher.replace(webhook, self._transport(webhook, signing), trouble=trouble)
         self._signing[webhook.id] = signing
         return replaced
 

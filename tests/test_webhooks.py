@@ -19,7 +19,7 @@ from cubehook import webhooks as webhooks_module
 from cubehook.delivery.signing import decode_secret, sign
 from cubehook.events import CallState, Micros
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
-from cubehook.records import DeliveryStatus
+from cubehook.records import DeliveryStatus, Trouble
 from cubehook.rotation import SigningSecrets
 from cubehook.store.errors import ProvisionedError
 from cubehook.store.provisioning import Provisioned
@@ -104,8 +104,9 @@ class SecretStore(MemoryStore):
         self.secrets[webhook] = self.secrets[webhook].replaced(next(self.new), at, overlap)
         return self.secrets[webhook]
 
-    async def enable_webhook(self, webhook: str) -> None:
+    async def enable_webhook(self, webhook: str) -> Trouble | None:
         del self.disabled[webhook]
+        return self.troubles.get(webhook)
 
 
 class WebhooksCase(SynchronousTestCase):

@@ -64,8 +64,9 @@ def provision(
         secrets[row.id] = _secrets(row, sealer)
         if row.disabled_reason is not None:
             disabled[row.id] = row.disabled_reason
-        if row.trouble is not None:
-            troubles[row.id] = msgspec.json.decode(row.trouble, type=Trouble)
+        trouble = _trouble(row)
+        if trouble is not None:
+            troubles[row.id] = trouble
     return Provisioned(
         cubes=tuple(
             _read(row.settings, Cube, f"the settings of cube {row.id}")
@@ -149,6 +150,17 @@ def rotate(
     return secrets
 
 
+def enable(connection: Connection, id: str) -> Trouble | None:
+    """Forget that a webhook was disabled; how it was held back, None if it was not or is no more."""
+    row = connection.execute(select(webhooks).where(webhooks.c.id == id)).one_or_none()
+    if row is None:
+        return None
+    connection.execute(
+        update(webhooks).where(webhooks.c.id == id).values(disabled_reason=None, disabled_at=None)
+    )
+    return _trouble(row)
+
+
 def new_secret(random_bytes: Callable[[int], bytes]) -> str:
     """A signing secret as Standard Webhooks writes them."""
     return "whsec_" + base64.b64encode(random_bytes(SECRET_BYTES)).decode()
@@ -164,6 +176,10 @@ def _settings(row: Any, sealer: Sealer) -> Webhook:
 
 def _secrets(row: Any, sealer: Sealer) -> SigningSecrets:
     return _read(_unsealed(row.secret, sealer, row.id), SigningSecrets, f"the secrets of webhook {row.id}")
+
+
+def _trouble(row: Any) -> Trouble | None:
+    return None if row.trouble is None else msgspec.json.decode(row.trouble, type=Trouble)
 
 
 def _unsealed(text: str, sealer: Sealer, webhook: str) -> str:

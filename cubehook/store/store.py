@@ -25,7 +25,7 @@ from cubehook.rotation import SigningSecrets
 from cubehook.store import migrate, queries, sealing, sqlite, sweeping
 from cubehook.store.errors import StoreClosedError, StoreError
 from cubehook.store.jobs import Jobs
-from cubehook.store.provisioning import Provisioned, fail_orphans, provision, rotate
+from cubehook.store.provisioning import Provisioned, enable, fail_orphans, provision, rotate
 from cubehook.store.reader import Reader
 from cubehook.store.rows import Accepted, Item, Job, Recorded, Registered
 from cubehook.store.schema import webhooks as webhooks_table
@@ -242,15 +242,13 @@ class Store:
             )
         )
 
-    async def enable_webhook(self, webhook: str) -> None:
-        """Forget that the webhook was disabled; returns when that is committed."""
-        await self._do(
-            lambda connection: connection.execute(
-                update(webhooks_table)
-                .where(webhooks_table.c.id == webhook)
-                .values(disabled_reason=None, disabled_at=None)
-            )
-        )
+    async def enable_webhook(self, webhook: str) -> Trouble | None:
+        """
+        Forget that the webhook was disabled; returns when that is committed.
+
+        What is returned is how it was held back then, which `save_trouble` kept.
+        """
+        return await self._do(partial(enable, id=webhook))
 
     async def save_trouble(self, webhook: str, trouble: Trouble | None) -> None:
         """See `IDeliveryStore.save_trouble`; returns when that is committed."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import Any
 
-from tests.functional.test_main_job import SECRET, MainJobCase
+from cubehook.simulator.sink import Behaviour, Received, Sink
+from tests.functional.control import ask
+from tests.functional.harness import free_port
+from tests.functional.test_main_job import SECRET, MainJobCase, reactor
 
 
 class TroubleTests(MainJobCase):
@@ -72,6 +76,46 @@ class TroubleTests(MainJobCase):
         await self.until(lambda: len(self.states()) == 6)
         self.assertTrue(await self.metric(held))
         self.assertEqual(before, len(self.of("/retry-after/600/busy")))
+
+    async def test_one_that_is_enabled_again_is_tried_once_before_the_rest(self) -> None:
+        port = free_port()
+        got: list[Received] = []
+
+        async def receiver(behaviour: Behaviour) -> Sink:
+            got.clear()
+            sink = Sink(reactor, lambda: time.time_ns() // 1000, behaviour=behaviour, received=got.append)
+            await sink.start(f"tcp:{port}:interface=127.0.0.1")
+            self.addCleanup(sink.stop)
+            return sink
+
+        async def count(least: int) -> bool:
+            return len(got) >= least
+
+        # Until it answers, all three calls have happened.
+        sink = await receiver(Behaviour(status=410, stall=3.0))
+        notices = 'states = ["ALERTING"]\nnotices = ["webhook.disabled", "webhook.recovered"]'
+        await self.begin_with(
+            self.hook("ops", "/ops", notices), f'[webhooks.bad]\nurl = "http://127.0.0.1:{port}/"'
+        )
+        for _ in range(3):
+            self.call()
+        process = self.service.process
+        assert process is not None
+        await process.wait_for("Webhook bad is disabled")
+        pending = (await ask(self.service, "GET", "/webhooks/bad")).body["pending"]
+        self.assertGreater(pending, 3, "what is pending is of several calls")
+        await sink.stop()
+        stall = 0.5
+        await receiver(Behaviour(stall=stall))
+
+        answer = await ask(self.service, "POST", "/webhooks/bad/enable")
+        self.assertEqual((answer.status, answer.body["disabled_reason"]), (200, None))
+        await self.poll(lambda: count(pending))
+        first, *rest = sorted(received.at for received in got)
+        self.assertGreaterEqual(min(rest) - first, stall * 1_000_000)
+        await self.until(lambda: any(body.get("type") == "webhook.recovered" for body in self.of("/ops")))
+        told = [body["type"] for body in self.of("/ops") if "type" in body]
+        self.assertEqual(told, ["webhook.disabled", "webhook.recovered"])
 
     async def test_what_comes_too_late_expires_and_the_rest_of_the_call_goes_on(self) -> None:
         await self.begin_with(self.hook("pop", "/retry-after/2/pop", "expire = { ALERTING = 1 }"))
