@@ -82,6 +82,13 @@ class ConflictError(ApiError):
     code = "conflict"
 
 
+class PreconditionFailedError(ApiError):
+    """What was to be changed is not as it was when the client looked at it (`If-Match`)."""
+
+    status = 412
+    code = "precondition_failed"
+
+
 class TooLargeError(ApiError):
     """The body is larger than any that is taken."""
 

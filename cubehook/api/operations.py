@@ -18,6 +18,7 @@ from klein.resource import KleinResource
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import NO_CONTENT
 from twisted.web.resource import Resource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -29,6 +30,7 @@ from cubehook.api.errors import (
     MediaTypeError,
     MethodNotAllowedError,
     NotFoundError,
+    PreconditionFailedError,
     TooLargeError,
     UnavailableError,
 )
@@ -55,6 +57,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
 _JSON = b"application/json"
 _PLACE = re.compile(r"\{(\w+)\}")
+_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -67,12 +70,39 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A body or a query that has no fields."""
 
 
+class Tagged(msgspec.Struct, frozen=True):
+    """A result, and the strong entity tag of what it shows: `tag` is without its quotes."""
+
+    result: msgspec.Struct
+    tag: str
+
+
+class IfMatch:
+    """The `If-Match` of a request; every tag will do if it has none."""
+
+    def __init__(self, header: str | None) -> None:
+        self._header = header
+
+    def check(self, tag: str) -> None:
+        """PreconditionFailedError unless what is to be changed may have this tag."""
+        header = self._header
+        if header is None or header.strip() == "*":
+            return
+        # A weak tag matches nothing here (RFC 9110, section 13.1.1).
+        if tag not in (given for weak, given in _TAG.findall(header) if not weak):
+            raise PreconditionFailedError(
+                "It was changed since you looked at it: get it again, and change what it is now"
+            )
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """
     One method of one path.
 
     `path` is that below `PREFIX`, with `{name}` for each part that is given as an argument.
     `errors` are those that the operation itself may answer, beside those of reading the request.
+    `status` is answered with the result; 204 goes without one.  An operation that is `conditional`
+    honours `If-Match`, one that is `tagged` answers with an `ETag`.
     """
 
     name: str
@@ -84,12 +114,16 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: type[msgspec.Struct]
     result: type[msgspec.Struct]
     errors: tuple[type[ApiError], ...]
+    status: int = 200
+    conditional: bool = False
+    tagged: bool = False
 
     @property
     def every_error(self) -> frozenset[type[ApiError]]:
         """All that it may answer but its result."""
         reading = _READING if self.method == "GET" else _READING | _READING_BODY
-        return frozenset(self.errors) | reading
+        condition = {PreconditionFailedError} if self.conditional else set()
+        return frozenset(self.errors) | reading | condition
 
 
 def operation(
@@ -100,12 +134,16 @@ def operation(
     body: type[msgspec.Struct] = Nothing,
     query: type[msgspec.Struct] = Nothing,
     errors: tuple[type[ApiError], ...] = (),
+    status: int = 200,
+    conditional: bool = False,
+    tagged: bool = False,
 ) -> Callable[[Handler], Handler]:
     """
     Declare an `async def` method to be an operation; its docstring is what users read of it.
 
     It is called with the `Caller`, then by keyword the parts of the path, and as `body` and `query` what
-    was given of these if the operation takes fields there.  It returns a `result`, or raises one of `errors`.
+    was given of these if the operation takes fields there, and as `if_match` an `IfMatch` if it is
+    `conditional`.  It returns a `result`, as a `Tagged` if it is `tagged`, or raises one of `errors`.
     """
 
     def declare(handler: Handler) -> Handler:
@@ -120,6 +158,9 @@ def operation(
             query=query,
             result=result,
             errors=errors,
+            status=status,
+            conditional=conditional,
+            tagged=tagged,
         )
         return handler
 
@@ -185,7 +226,7 @@ class Api:
         except Exception:
             self._log.failure("The API failed at {method} {path}", method=declared.method, path=declared.path)
             return _refuse(request, InternalError("Something went wrong; the service's log tells what"))
-        return _json(request, msgspec.json.encode(result))
+        return _answer(request, declared, result)
 
     def _to_its_end(self, work: Awaitable[Any]) -> Deferred[Any]:
         """The result of `work`; who waits for it may be cancelled, but not the work."""
@@ -237,6 +278,9 @@ def _given(request: LimitedRequest, declared: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {"query": from_query(declared.query, values)}
     if declared.method != "GET":
         found["body"] = _body(request, declared.body)
+    if declared.conditional:
+        lines = request.requestHeaders.getRawHeaders("if-match")
+        found["if_match"] = IfMatch(None if lines is None else ", ".join(lines))
     return {name: value for name, value in found.items() if not isinstance(value, Nothing)}
 
 
@@ -250,6 +294,17 @@ def _body(request: LimitedRequest, kind: type[msgspec.Struct]) -> msgspec.Struct
     if content_type != _JSON:
         raise MediaTypeError("The body must be JSON, and its Content-Type application/json")
     return from_json(kind, body)
+
+
+def _answer(request: LimitedRequest, declared: Operation, result: Any) -> bytes:
+    request.setResponseCode(declared.status)
+    if isinstance(result, Tagged):
+        request.setHeader(b"ETag", f'"{result.tag}"'.encode())
+        result = result.result
+    if declared.status == NO_CONTENT:
+        request.setHeader(b"Cache-Control", b"no-store")
+        return b""
+    return _json(request, msgspec.json.encode(result))
 
 
 def _refuse(request: LimitedRequest, error: ApiError) -> bytes:

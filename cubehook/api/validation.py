@@ -2,7 +2,7 @@
 Reading what a request gives into the struct that its operation takes, or every error in it at once.
 
 The structs are all that is known of the fields.  A type with a `cubehook.config_rules.rule` is given as
-a text, in a query and in JSON alike.
+a text, in a query and in JSON alike.  A field that may be UNSET is so when it is not given.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cubehook.text import printable
 T = TypeVar("T", bound=msgspec.Struct)
 
 _SHOWN = 80
+_ABSENT = (types.NoneType, msgspec.UnsetType)
 
 
 def from_json(kind: type[T], body: bytes) -> T:
@@ -103,10 +104,9 @@ class _Check:
         if origin is Annotated:
             return self._annotated(kind, found, key)
         if origin is Union or origin is types.UnionType:
-            members = [member for member in get_args(kind) if member is not types.NoneType]
-            if found is None and len(members) < len(get_args(kind)):
+            if found is None and types.NoneType in get_args(kind):
                 return None
-            (member,) = members
+            (member,) = (member for member in get_args(kind) if member not in _ABSENT)
             return self._value(member, found, key)
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             return self.struct(kind, found, key)
