@@ -100,8 +100,14 @@ class Window(Observer):
             await moment
 
 
-async def run(reactor: Any, service: Service, rate: float, seconds: float) -> Measured:
-    """Put `rate` calls a second on the service; measure for some seconds once as many end as begin."""
+async def run(
+    reactor: Any, service: Service, rate: float, seconds: float, *, seed: int | None = None
+) -> Measured:
+    """
+    Put `rate` calls a second on the service; measure for some seconds once as many end as begin.
+
+    A `seed` makes the same calls, which a service that knows of them takes for what they are: the same.
+    """
     window = Window(reactor, service, WARM_UP, seconds)
     began, own = time.monotonic(), time.process_time()
     result = await run_load(
@@ -113,7 +119,9 @@ async def run(reactor: Any, service: Service, rate: float, seconds: float) -> Me
                 connections=CONNECTIONS,
                 speed=SPEED,
             ),
-            traffic=Traffic(mix=MIX, rate=rate, hold_seconds=HOLD_SECONDS, seed=int(rate)),
+            traffic=Traffic(
+                mix=MIX, rate=rate, hold_seconds=HOLD_SECONDS, seed=int(rate) if seed is None else seed
+            ),
             warm_up=WARM_UP,
             duration=seconds,
             sink=f"tcp:{service.sink}:interface=127.0.0.1",

@@ -99,7 +99,7 @@ def service(folder: Path, port: int) -> Service:
     return Service(
         folder,
         webhook=f'concurrency = 32\n[webhooks.{DEAD}]\nurl = "http://127.0.0.1:{port}/calls"\n'
-        f'secret = "{SECRET}"\nconcurrency = {CONCURRENCY}\n',
+        f'secret = "{SECRET}"\nconcurrency = {CONCURRENCY}\nbreaker = {{ longest = 1.0 }}\n',
     )
 
 
@@ -107,7 +107,7 @@ async def loaded(reactor: Any, folder: Path, port: int, options: argparse.Namesp
     """One life of the service under load."""
     with service(folder, port) as running:
         start = await deferToThread(running.wait_for, "is running")
-        found = await run(reactor, running, options.rate, options.seconds)
+        found = await run(reactor, running, options.rate, options.seconds, seed=len(name))
     print(f"{line(name, found)}  running after {start:.2f} s", flush=True)
     return found
 
