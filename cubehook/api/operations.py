@@ -61,9 +61,10 @@ _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks; `name` is for records of what was done."""
+    """Who asks; `name` is for records of what was done, a `viewer` may change nothing."""
 
     name: str
+    role: Literal["admin", "viewer"] = "admin"
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
