@@ -107,9 +107,20 @@ async def loaded(reactor: Any, folder: Path, port: int, options: argparse.Namesp
     """One life of the service under load."""
     with service(folder, port) as running:
         start = await deferToThread(running.wait_for, "is running")
-        found = await run(reactor, running, options.rate, options.seconds, seed=len(name))
+        found = await run(reactor, running, options.rate, options.seconds, seed=sum(name.encode()))
     print(f"{line(name, found)}  running after {start:.2f} s", flush=True)
     return found
+
+
+def mean_duration(path: Path) -> float:
+    """Seconds that the last attempts took."""
+    with sqlite3.connect(path) as database:
+        (mean,) = database.execute(
+            "SELECT avg(json_extract(detail, '$.duration')) FROM "
+            "(SELECT detail FROM attempts ORDER BY id DESC LIMIT 5000)"
+        ).fetchone()
+    database.close()
+    return float(mean) / 1e6
 
 
 async def drain(reactor: Any, folder: Path, port: int, seconds: float) -> None:
@@ -141,13 +152,15 @@ async def drain(reactor: Any, folder: Path, port: int, seconds: float) -> None:
         await task.deferLater(reactor, seconds)
         took = time.monotonic() - began
         rate, busy = (arrived - before) / took, (running.cpu() - cpu) / took
-        print(
-            f"drains {rate:.0f} a second ({busy:.0%} of a processor, {running.resident():.0f} MB); "
-            f"{CONCURRENCY} at once of {STALL * 1000:.0f} ms each allow {CONCURRENCY / STALL:.0f}; "
-            f"{arrived} came, {wrong} out of order within their call",
-            flush=True,
-        )
+        memory = running.resident()
     await sink.stop()
+    took_each = mean_duration(folder / "state" / "cubehook.db")
+    print(
+        f"drains {rate:.0f} a second ({busy:.0%} of a processor, {memory:.0f} MB); an attempt takes "
+        f"{took_each * 1000:.1f} ms, so that {rate * took_each:.2f} of {CONCURRENCY} are under way on average; "
+        f"{arrived} came, {wrong} out of order within their call",
+        flush=True,
+    )
 
 
 async def measure(reactor: Any, options: argparse.Namespace) -> None:
