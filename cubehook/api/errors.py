@@ -61,6 +61,20 @@ class BadRequestError(ApiError):
     code = "bad_request"
 
 
+class UnauthorizedError(ApiError):
+    """The request does not say who asks, or not in a way that counts."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class ForbiddenError(ApiError):
+    """Whoever asks may not do that."""
+
+    status = 403
+    code = "forbidden"
+
+
 class NotFoundError(ApiError):
     """There is no such path, or nothing of that name."""
 
@@ -108,6 +122,13 @@ class InvalidError(ApiError):
 
     status = 422
     code = "invalid"
+
+
+class TooManyRequestsError(ApiError):
+    """There were too many requests that failed; `Retry-After` tells when to ask again."""
+
+    status = 429
+    code = "too_many_requests"
 
 
 class UnavailableError(ApiError):

@@ -8,8 +8,11 @@ Klein; what documents them reads the same declarations.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import isawaitable
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -25,6 +28,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from cubehook.api.errors import (
     ApiError,
     BadRequestError,
+    ForbiddenError,
     InternalError,
     InvalidError,
     MediaTypeError,
@@ -32,6 +36,8 @@ from cubehook.api.errors import (
     NotFoundError,
     PreconditionFailedError,
     TooLargeError,
+    TooManyRequestsError,
+    UnauthorizedError,
     UnavailableError,
 )
 from cubehook.api.validation import from_json, from_query
@@ -52,6 +58,13 @@ _READING: frozenset[type[ApiError]] = frozenset(
     }
 )
 _READING_BODY: frozenset[type[ApiError]] = frozenset({MediaTypeError, TooLargeError})
+_KNOWING: frozenset[type[ApiError]] = frozenset({UnauthorizedError, ForbiddenError, TooManyRequestsError})
+
+Access: TypeAlias = Literal["anyone", "viewer", "admin"]
+"""Who may do something: anyone at all, whoever has a token, or only those who may change things."""
+
+Who: TypeAlias = "Callable[[LimitedRequest], Caller | Awaitable[Caller]]"
+"""Tells who makes a request, now or later; raises ApiError if that is nobody who may ask."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -67,6 +80,10 @@ class Caller(msgspec.Struct, frozen=True):
     role: Literal["admin", "viewer"] = "admin"
 
 
+NOBODY = Caller("anyone", "viewer")
+"""Who asks for what anyone may see."""
+
+
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A body or a query that has no fields."""
 
@@ -76,6 +93,20 @@ class Tagged(msgspec.Struct, frozen=True):
 
     result: msgspec.Struct
     tag: str
+
+
+class Stream(ABC):
+    """A result that is no JSON, and is written bit by bit; `content_type` tells of what kind it is."""
+
+    content_type: ClassVar[str]
+
+    @abstractmethod
+    def send(self, request: LimitedRequest, still: Callable[[], Awaitable[Caller]]) -> Deferred[None]:
+        """
+        Write it; fires when it is over, is cancelled if the client leaves.
+
+        `still` asks again who the caller is, and raises ApiError if that is nobody who may ask any more.
+        """
 
 
 class IfMatch:
@@ -103,7 +134,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     `path` is that below `PREFIX`, with `{name}` for each part that is given as an argument.
     `errors` are those that the operation itself may answer, beside those of reading the request.
     `status` is answered with the result; 204 goes without one.  An operation that is `conditional`
-    honours `If-Match`, one that is `tagged` answers with an `ETag`.
+    honours `If-Match`, one that is `tagged` answers with an `ETag`.  `headers` are those of the request
+    that matter, as `query` has the parameters.  `access` tells who may ask for it.  `changes` tells of a
+    body whether anything is changed, so that it belongs in the record of changes.
     """
 
     name: str
@@ -113,8 +146,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     body: type[msgspec.Struct]
     query: type[msgspec.Struct]
-    result: type[msgspec.Struct]
+    headers: type[msgspec.Struct]
+    result: type[msgspec.Struct] | type[Stream]
     errors: tuple[type[ApiError], ...]
+    access: Access
+    changes: Callable[[Any], bool]
     status: int = 200
     conditional: bool = False
     tagged: bool = False
@@ -123,18 +159,26 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     def every_error(self) -> frozenset[type[ApiError]]:
         """All that it may answer but its result."""
         reading = _READING if self.method == "GET" else _READING | _READING_BODY
+        knowing: frozenset[type[ApiError]] = frozenset() if self.access == "anyone" else _KNOWING
         condition = {PreconditionFailedError} if self.conditional else set()
-        return frozenset(self.errors) | reading | condition
+        return frozenset(self.errors) | reading | knowing | condition
+
+
+def _always(body: object) -> bool:
+    return True
 
 
 def operation(
     method: Literal["GET", "POST", "PATCH", "DELETE"],
     path: str,
     *,
-    result: type[msgspec.Struct],
+    result: type[msgspec.Struct] | type[Stream],
     body: type[msgspec.Struct] = Nothing,
     query: type[msgspec.Struct] = Nothing,
+    headers: type[msgspec.Struct] = Nothing,
     errors: tuple[type[ApiError], ...] = (),
+    access: Access | None = None,
+    changes: Callable[[Any], bool] = _always,
     status: int = 200,
     conditional: bool = False,
     tagged: bool = False,
@@ -142,10 +186,13 @@ def operation(
     """
     Declare an `async def` method to be an operation; its docstring is what users read of it.
 
-    It is called with the `Caller`, then by keyword the parts of the path, and as `body` and `query` what
-    was given of these if the operation takes fields there, and as `if_match` an `IfMatch` if it is
-    `conditional`.  It returns a `result`, as a `Tagged` if it is `tagged`, or raises one of `errors`.
+    It is called with the `Caller`, then by keyword the parts of the path, and as `body`, `query` and
+    `headers` what was given of these if the operation takes fields there, and as `if_match` an `IfMatch` if
+    it is `conditional`.  It returns a `result`, as a `Tagged` if it is `tagged`, or raises one of `errors`.
+    Unless `access` is given, a GET is for everyone who has a token, and anything else for admins.
     """
+    if access is None:
+        access = "viewer" if method == "GET" else "admin"
 
     def declare(handler: Handler) -> Handler:
         summary, _, rest = (handler.__doc__ or "").strip().partition("\n")
@@ -157,8 +204,11 @@ def operation(
             description="\n".join(line.strip() for line in rest.splitlines()).strip(),
             body=body,
             query=query,
+            headers=headers,
             result=result,
             errors=errors,
+            access=access,
+            changes=changes,
             status=status,
             conditional=conditional,
             tagged=tagged,
@@ -177,6 +227,12 @@ def operations(part: object) -> Iterator[tuple[Operation, Callable[..., Awaitabl
             yield declared, handler
 
 
+def check_access(caller: Caller, declared: Operation) -> None:
+    """ForbiddenError if the caller may not have the operation done."""
+    if declared.access == "admin" and caller.role != "admin":
+        raise ForbiddenError("Only an administrator's token may do that; yours may look at what there is")
+
+
 class Api:
     """
     Serves the operations of `parts`; `who` tells whose request it is.
@@ -186,7 +242,7 @@ class Api:
 
     _log = Logger()
 
-    def __init__(self, parts: Iterable[object], who: Callable[[LimitedRequest], Caller]) -> None:
+    def __init__(self, parts: Iterable[object], who: Who) -> None:
         self._who = who
         self._app = app = Klein()
         app.handle_errors(HTTPException)(self._not_routed)  # type: ignore[arg-type]
@@ -213,8 +269,9 @@ class Api:
         parts: Mapping[str, str],
     ) -> bytes:
         try:
+            caller = await self._caller(request, declared)
             arguments = {**parts, **_given(request, declared)}
-            result = await self._to_its_end(handler(self._who(request), **arguments))
+            result = await self._to_its_end(handler(caller, **arguments))
         except ApiError as error:
             return _refuse(request, error)
         except (StoreError, StoreFullError) as error:
@@ -227,7 +284,26 @@ class Api:
         except Exception:
             self._log.failure("The API failed at {method} {path}", method=declared.method, path=declared.path)
             return _refuse(request, InternalError("Something went wrong; the service's log tells what"))
+        if isinstance(result, Stream):
+            return await self._stream(request, declared, result)
         return _answer(request, declared, result)
+
+    async def _caller(self, request: LimitedRequest, declared: Operation) -> Caller:
+        """Who asks; ApiError if that is nobody, or nobody who may have this done."""
+        if declared.access == "anyone":
+            return NOBODY
+        asking = self._who(request)
+        caller = await asking if isawaitable(asking) else asking
+        check_access(caller, declared)
+        return caller
+
+    async def _stream(self, request: LimitedRequest, declared: Operation, stream: Stream) -> bytes:
+        request.setResponseCode(declared.status)
+        request.setHeader(b"Content-Type", stream.content_type.encode())
+        request.setHeader(b"Cache-Control", b"no-store")
+        if request.method != b"HEAD":
+            await stream.send(request, partial(self._caller, request, declared))
+        return b""
 
     def _to_its_end(self, work: Awaitable[Any]) -> Deferred[Any]:
         """The result of `work`; who waits for it may be cancelled, but not the work."""
@@ -279,10 +355,18 @@ def _given(request: LimitedRequest, declared: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {"query": from_query(declared.query, values)}
     if declared.method != "GET":
         found["body"] = _body(request, declared.body)
+    if declared.headers is not Nothing:
+        found["headers"] = from_query(declared.headers, _headers(request, declared.headers))
     if declared.conditional:
         lines = request.requestHeaders.getRawHeaders("if-match")
         found["if_match"] = IfMatch(None if lines is None else ", ".join(lines))
     return {name: value for name, value in found.items() if not isinstance(value, Nothing)}
+
+
+def _headers(request: LimitedRequest, kind: type[msgspec.Struct]) -> dict[str, Sequence[str]]:
+    """The request's values of the headers that `kind` has fields for."""
+    found = {name: request.requestHeaders.getRawHeaders(name) for name in kind.__struct_encode_fields__}
+    return {name: values for name, values in found.items() if values}
 
 
 def _body(request: LimitedRequest, kind: type[msgspec.Struct]) -> msgspec.Struct:

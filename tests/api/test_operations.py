@@ -216,7 +216,8 @@ class Declarations(ApiCase):
         )
         self.assertTrue(declared.description.startswith("Its deliveries are signed with"))
         self.assertEqual(
-            {error.status for error in declared.every_error}, {400, 404, 405, 409, 413, 415, 422, 500, 503}
+            {error.status for error in declared.every_error},
+            {400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503},
         )
 
     def test_every_struct_has_a_schema(self) -> None:
