@@ -70,6 +70,9 @@ def _check(argv: Sequence[str]) -> int:
         help="by default ./cubehook.toml, else /etc/cubehook/cubehook.toml",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, errors included")
+    parser.add_argument(
+        "--render", metavar="WEBHOOK", help="print what this webhook would be sent of sample events"
+    )
     arguments = parser.parse_args(argv)
 
     from cubehook import config_reader
@@ -89,10 +92,27 @@ def _check(argv: Sequence[str]) -> int:
             _print_json({"file": str(path), "valid": False, "errors": problems})
         print(errors, file=sys.stderr)
         return 1
+    if arguments.render is not None:
+        return _render(config, arguments.render, as_json=arguments.json)
     if arguments.json:
         _print_json({"file": str(path), "valid": True, "runs": _plan(config)})
     else:
         print(f"{path} is valid.\n\n{_plan_text(config)}")
+    return 0
+
+
+def _render(config: Config, name: str, *, as_json: bool) -> int:
+    from cubehook.delivery.payload import preview
+
+    webhook = next((each for each in config.webhooks if each.id == name), None)
+    if webhook is None:
+        print(f"cubehook check: there is no webhook {name!r} in this file", file=sys.stderr)
+        return 1
+    bodies = preview(webhook)
+    if as_json:
+        _print_json([{"event": event, "body": body} for event, body in bodies])
+    else:
+        print("\n\n".join(f"{event}\n{body}" for event, body in bodies))
     return 0
 
 

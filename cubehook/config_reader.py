@@ -25,6 +25,8 @@ from msgspec import inspect
 from cubehook.config import Config, Cube, Listen, Manhole, Webhook
 from cubehook.config_rules import is_local, rule_of
 from cubehook.delivery.signing import decode_secret
+from cubehook.delivery.templates import KEYS as PAYLOAD_KEYS
+from cubehook.delivery.templates import mistakes as payload_mistakes
 
 PLACES: Final = (Path("cubehook.toml"), Path("/etc/cubehook/cubehook.toml"))
 """Where a configuration is looked for when none is named."""
@@ -114,7 +116,7 @@ def read(path: Path, check_webhook: WebhookCheck, environ: Mapping[str, str]) ->
     table = _table_of(path)
     reader = _Reader(path.absolute().parent, environ)
     config: Config = reader.struct(inspect.type_info(Config), table, "", {"source": path.absolute()})
-    _Checks(reader.problems, table).config(config, check_webhook)
+    Checks(reader.problems, table).config(config, check_webhook)
     if reader.problems:
         raise ConfigErrors(path, reader.problems)
     return config
@@ -189,7 +191,7 @@ class _Reader:
             raise self._fail(key, "a table", _kind(table))
         fields = {field.name: field for field in kind.fields if field.name not in given}
         for name in (name for name in table if name not in fields):
-            self._note(_join(key, name), "a known key" + _hint(name, fields), "an unknown one")
+            self._note(_join(key, name), "a known key" + hint(name, fields), "an unknown one")
         values = dict(given)
         for name, field in fields.items():
             try:
@@ -371,7 +373,7 @@ def _is_text(value: str) -> bool:
     return True
 
 
-class _Checks:
+class Checks:
     """Notes what is wrong although each field is right by itself."""
 
     def __init__(self, problems: list[Problem], table: dict[str, Any]) -> None:
@@ -381,18 +383,20 @@ class _Checks:
     def config(self, config: Config, check_webhook: WebhookCheck) -> None:
         """Note everything that is wrong with `config`, whose broken fields have their defaults."""
         self._listen(config.listen)
-        self._cubes(config.cubes)
+        self.cubes(config.cubes)
         for webhook in config.webhooks:
-            self._webhook(webhook, check_webhook)
+            self.webhook(webhook, check_webhook)
         self._manhole(config.manhole)
 
     def _note(self, expected: str, *path: str | int, found: str | None = None) -> None:
         # What is wrong with a broken field was said already; its default is no news.
         key = _path(path)
-        if not any(
-            problem.key == key or problem.key.startswith((f"{key}.", f"{key}[")) for problem in self._problems
-        ):
+        if not self._is_noted(key):
             self._problems.append(Problem(key, expected, self._found(path) if found is None else found))
+
+    def _is_noted(self, key: str) -> bool:
+        inside = (f"{key}.", f"{key}[")
+        return any(problem.key == key or problem.key.startswith(inside) for problem in self._problems)
 
     def _found(self, path: Sequence[str | int]) -> str:
         found: Any = self._table
@@ -419,7 +423,8 @@ class _Checks:
                 if other != _path(path):
                     self._note("an endpoint of its own", *path, found=f"that of {other}")
 
-    def _cubes(self, cubes: Sequence[Cube]) -> None:
+    def cubes(self, cubes: Sequence[Cube]) -> None:
+        """Note which of `cubes` cannot be there beside those before it."""
         taken: dict[str, str] = {}
         for cube in cubes:
             other = taken.setdefault(cube.application_url, cube.id)
@@ -430,12 +435,13 @@ class _Checks:
                     found=f"that of {_path(('cubes', other))}",
                 )
 
-    def _webhook(self, webhook: Webhook, check_webhook: WebhookCheck) -> None:
+    def webhook(self, webhook: Webhook, check_webhook: WebhookCheck) -> None:
+        """Note everything that is wrong with `webhook`."""
         path = ("webhooks", webhook.id)
         known = self._table.get("cubes", {})
         for number, cube in enumerate(webhook.cubes):
             if isinstance(known, dict) and cube not in known:
-                expected = "the id of a cube in this file" + _hint(cube, known)
+                expected = "the id of a cube in this file" + hint(cube, known)
                 self._note(expected, *path, "cubes", number)
         names: dict[str, str] = {}
         for name in webhook.headers:
@@ -448,8 +454,25 @@ class _Checks:
             except ValueError as error:
                 found = f"a text that is not shown: {error}"
                 self._note("whsec_ and the base64 of 24 to 64 bytes", *path, "secret", found=found)
+        self._payload(webhook, path)
         for key, expected in check_webhook(webhook):
             self._note(_printable(expected), *path, *key.split(".", 1))
+
+    def _payload(self, webhook: Webhook, path: tuple[str, str]) -> None:
+        if any(self._is_noted(_path((*path, key))) for key in PAYLOAD_KEYS):
+            return
+        for key, expected, line in payload_mistakes(webhook):
+            # There may be several in one template.
+            found = self._found((*path, key)) if line is None else self._line((*path, key), line)
+            self._problems.append(Problem(_path((*path, key)), _printable(expected), found))
+
+    def _line(self, path: Sequence[str], number: int) -> str:
+        """Line `number` of a text as it is in the file, its variables not filled in."""
+        text: Any = self._table
+        for step in path:
+            text = text[step]
+        lines = text.split("\n")
+        return _shown(lines[number - 1].strip()) if number <= len(lines) else "another text"
 
     def _manhole(self, manhole: Manhole) -> None:
         if manhole.ssh is not None and manhole.authorized_keys is None:
@@ -531,7 +554,7 @@ def _bounds(kind: Any) -> str:
     return "" if least is None else f" {above or 'of at least '}{least}"
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def hint(name: str, known: Iterable[str]) -> str:
     """The one of `known` that `name` may have been meant for, else all of them, for the end of a phrase."""
     names = list(known)
     close = difflib.get_close_matches(name.lower(), names, n=1)

@@ -155,6 +155,17 @@ class Check(CliTestCase):
         self.assertEqual(runs["webhooks"][0]["url"], "https://api.example.com/calls")
         self.assertEqual(runs["retention_seconds"], {"calls": 7776000, "deliveries": 2592000})
 
+    def test_what_a_webhook_would_be_sent(self) -> None:
+        path = self.write(GOOD)
+        status, output, errors = self.run_main("check", path, "--render", "crm")
+        self.assertEqual((status, errors), (0, ""))
+        self.assertRegex(output, r'^CONNECTED\n\{"call_state":"CONNECTED",.*\}\n$')
+        status, output, _ = self.run_main("check", path, "--render", "crm", "--json")
+        self.assertEqual([("CONNECTED", 0)], [(each["event"], status) for each in json.loads(output)])
+        status, output, errors = self.run_main("check", path, "--render", "erp")
+        self.assertEqual((status, output), (1, ""))
+        self.assertIn("there is no webhook 'erp' in this file", errors)
+
     def test_an_empty_file(self) -> None:
         status, output, _ = self.run_main("check", self.write("[listen]\nconsole = []"))
         self.assertEqual(status, 0)

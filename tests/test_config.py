@@ -601,6 +601,47 @@ VALUES = st.recursive(
 )
 
 
+class Templates(ConfigTestCase):
+    def found(self, webhook: str, **arguments: Any) -> list[tuple[str, str, str]]:
+        errors = self.errors(f'[webhooks.x]\nurl = "https://x.example/"\n{webhook}', **arguments)
+        return [(problem.key, problem.expected, problem.found) for problem in errors.problems]
+
+    def test_every_mistake_of_a_template_is_told_with_its_line(self) -> None:
+        template = '{\n  "a": {{ calling_numbr }},\n  "b": {{ cube | uper }}\n}'
+        self.assertEqual(
+            [
+                (
+                    "webhooks.x.template",
+                    "a known name, perhaps calling_number, and not calling_numbr (line 2)",
+                    r'"\"a\": {{ calling_numbr }},"',
+                ),
+                (
+                    "webhooks.x.template",
+                    "a known filter, perhaps upper, and not uper (line 3)",
+                    r'"\"b\": {{ cube | uper }}"',
+                ),
+            ],
+            self.found(f"payload = \"template\"\ntemplate = '''\n{template}\n'''"),
+        )
+
+    def test_what_does_not_go_together(self) -> None:
+        ((key, _, found),) = self.found('preset = "slack"\npayload = "full"')
+        self.assertEqual(("webhooks.x.payload", '"full"'), (key, found))
+        ((key, _, found),) = self.found('payload = "template"')
+        self.assertEqual(("webhooks.x.template", "nothing"), (key, found))
+
+    def test_what_follows_from_another_error_is_no_news(self) -> None:
+        for text in ('payload = "template"\npreset = "slak"', 'payload = "tmplate"\npreset = "slack"'):
+            self.assertEqual(1, len(self.found(text)), text)
+        self.assertEqual(1, len(self.found('payload = "template"\ntemplate = "${NONE}"')))
+
+    def test_a_secret_from_the_environment_is_not_shown(self) -> None:
+        template = """payload = "template"\ntemplate = '{"token": "${TOKEN}",}'"""
+        ((_, expected, found),) = self.found(template, environ={"TOKEN": "hunter2"})
+        self.assertIn("no comma", expected)
+        self.assertIn("${TOKEN}", found)
+
+
 class Hostile(ConfigTestCase):
     @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5))
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -658,9 +699,11 @@ class Example(ConfigTestCase):
         for name in ("operators.keys", "manhole.passwd"):
             (self.folder / name).touch()
         secret = "whsec_" + base64.b64encode(bytes(32)).decode()
-        config = self.read(self.uncommented, {"CRM_SECRET": secret})
-        self.assertEqual([cube.id for cube in config.cubes], ["hq"])
-        self.assertEqual(config.webhooks[0].secret, secret)
+        on = self.uncommented.replace('payload = "basic"', 'payload = "template"')
+        for one in ("template", "preset"):  # of the two
+            config = self.read(re.sub(f"(?m)^{one} = .*$", "", on), {"CRM_SECRET": secret})
+            self.assertEqual([cube.id for cube in config.cubes], ["hq"])
+            self.assertEqual(config.webhooks[0].secret, secret)
 
     def test_every_setting_is_there_with_its_default(self) -> None:
         self.compare(Config, tomllib.loads(self.uncommented), "", {"source"})
