@@ -157,7 +157,7 @@ async def drain(reactor: Any, folder: Path, port: int, seconds: float) -> None:
     took_each = mean_duration(folder / "state" / "cubehook.db")
     print(
         f"drains {rate:.0f} a second ({busy:.0%} of a processor, {memory:.0f} MB); an attempt takes "
-        f"{took_each * 1000:.1f} ms, so that {rate * took_each:.2f} of {CONCURRENCY} are under way on average; "
+        f"{took_each * 1000:.1f} ms, so that {rate * took_each:.2f} of {CONCURRENCY} are under way; "
         f"{arrived} came, {wrong} out of order within their call",
         flush=True,
     )
