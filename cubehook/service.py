@@ -19,7 +19,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -38,17 +37,17 @@ from cubehook.api.control import ControlListener, caller
 from cubehook.api.operations import Api
 from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.webhooks import WebhooksPart
-from cubehook.calls.numbers import Numbers
-from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Changes, Tracker
+from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Tracker
+from cubehook.cubes import Cubes
 from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
-from cubehook.delivery.redelivery import Redelivery
 from cubehook.delivery.lanes import Status
+from cubehook.delivery.redelivery import Redelivery
 from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
 from cubehook.intake import Intake
 from cubehook.net.site import AccessSite
-from cubehook.notices import CubeWatch, about_cube, about_webhook
+from cubehook.notices import about_webhook
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
@@ -56,9 +55,7 @@ from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
 from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
 from cubehook.webhooks import Webhooks
-from cubehook.xcc.client import GatewayClient, gateway_agent
-from cubehook.xcc.registrar import Registrar
-from cubehook.xcc.resource import Gateway, XccResource
+from cubehook.xcc.resource import XccResource
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a gateway may open one for each message, all at once."""
@@ -130,8 +127,6 @@ class CubehookService(Service):
         )
         self._ids = Ids(random.getrandbits)
         self.trackers: dict[str, Tracker] = {}
-        self.registrars: dict[str, Registrar] = {}
-        self._watches: dict[str, CubeWatch] = {}
         self.dispatcher = Dispatcher(
             self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, self
         )
@@ -148,6 +143,18 @@ class CubehookService(Service):
             on_event=self._event,
         )
         self._gateways = XccResource(self.intake, self, wall_clock)
+        self.cubes = Cubes(
+            settings,
+            reactor,
+            wall_clock,
+            ids=self._ids,
+            store=self.store,
+            metrics=metrics,
+            trackers=self.trackers,
+            intake=self.intake,
+            listener=self._gateways,
+            notify=self._notify,
+        )
         self._health = HealthResource(metrics, self.problems)
         self._gauges()
 
@@ -216,43 +223,35 @@ class CubehookService(Service):
             settings.cubes, settings.webhooks, at=wall_clock(), overlap=settings.delivery.secret_overlap
         )
         self._ids.begin_after(await store.greatest_id())
-        for cube in provisioned.cubes:
-            self._add_cube(cube)
+        self.cubes.open(provisioned.cubes)
         orphans = await self._restore_calls()
         for registration in await store.registrations():
-            if registration.cube in self.registrars:
-                self.registrars[registration.cube].restore(registration)
-                self._watches[registration.cube].restore(registration)
+            self.cubes.restore(registration)
         self._webhooks.open(provisioned, await store.pending_counts())
         await self.dispatcher.start()
         await self.redelivery.resume()
         self._open_control()
         for name, calls in orphans.items():
-            gone = Tracker(name, self._ids.next, Numbers(), self.dispatcher.wants_leg_events)
-            gone.restore(calls)
-            self._keep_ends(name, gone.reloaded(wall_clock()))
-        self._gateways.serve(
-            Gateway(cube, self.registrars[cube.id]) for cube in provisioned.cubes if cube.enabled
-        )
+            self.cubes.close_orphans(name, calls)
+        self.cubes.serve()
         _return_memory()
         # What was made so far stays for good: collections need not look at it again.
         gc.freeze()
         gc.set_threshold(2_000, 10, 20)
         self._gateways.release()
-        for registrar in self.registrars.values():
-            registrar.start()
-        self._every(SWEEP_SECONDS, self._sweep_calls)
+        self.cubes.start()
+        self._every(SWEEP_SECONDS, self.cubes.sweep)
         self._every(RETENTION_SECONDS, self._sweep_history)
         self._log.info(
             "cubehook {version} is running; cubes: {cubes}, webhooks: {webhooks}, state in {folder}",
             version=__version__,
-            cubes=len(self.registrars),
+            cubes=len(self.cubes.known),
             webhooks=len(self.webhooks),
             folder=settings.state_dir,
         )
         if settings.manhole.ssh or settings.manhole.telnet:
             self._log.warn("[manhole] is configured, but this version has no manhole: nothing listens for it")
-        if not self.registrars:
+        if not self.cubes.known:
             self._log.warn(
                 "No cube is configured: add [cubes.NAME] with provider_url and application_url to {file}",
                 file=settings.source or "cubehook.toml",
@@ -308,25 +307,8 @@ class CubehookService(Service):
         _ = self.ready.addErrback(lambda _: None)
         self._reactor.stop()
 
-    def _add_cube(self, cube: config.Cube) -> None:
-        name = cube.id
-        self.trackers[name] = Tracker(name, self._ids.next, Numbers(cube.default_region))
-        self.registrars[name] = Registrar(
-            cube,
-            GatewayClient(cube, gateway_agent(self._reactor), self._reactor),
-            self.store,
-            self._reactor,
-            wall_clock,
-            on_result=lambda result: self.metrics.registrations.labels(name, result).inc(),
-            on_loss=self.metrics.loss_windows.labels(name).inc,
-            on_reload=partial(self._reloaded, name),
-            on_change=self._registration_changed,
-        )
-        self._watches[name] = CubeWatch()
-
     def _webhooks_changed(self) -> None:
-        for tracker in self.trackers.values():
-            tracker.leg_events = self.dispatcher.wants_leg_events
+        self.cubes.tell_legs(self.dispatcher.wants_leg_events)
 
     def _every(self, seconds: float, work: Callable[[], Any]) -> None:
         loop = LoopingCall(work)
@@ -347,8 +329,7 @@ class CubehookService(Service):
         if self._sweeping is not None:
             self._sweeping.cancel()
         # A gateway that knows that we go sends nothing more that could be refused.
-        for leaving in [Deferred.fromCoroutine(each.stop()) for each in self.registrars.values()]:
-            await leaving
+        await self.cubes.stop()
         for port in self._ports:
             await _maybe(port.stopListening())
         # What came on a kept-open connection after the store has closed would be answered and lost.
@@ -373,27 +354,6 @@ class CubehookService(Service):
         )
 
     # Recurring work
-
-    def _sweep_calls(self) -> None:
-        now = wall_clock()
-        for cube, tracker in self.trackers.items():
-            try:
-                self._keep_ends(cube, tracker.sweep(now))
-            except Exception:
-                self._log.failure("The calls of cube {cube} could not be swept", cube=cube)
-
-    def _reloaded(self, cube: str, at: Micros) -> None:
-        self._keep_ends(cube, self.trackers[cube].reloaded(at))
-
-    def _keep_ends(self, cube: str, changes: Changes) -> None:
-        if changes.events:
-            self._log.warn(
-                "Cube {cube}: {count} calls whose end was never told are closed as inferred",
-                cube=cube,
-                count=sum(call.inferred for call in changes.calls),
-            )
-        if changes.calls or changes.events:
-            _ = self.intake.call_ends(changes)
 
     def _sweep_history(self) -> Deferred[Any]:
         self._sweeping = Deferred.fromCoroutine(self.store.sweep(self._settings.retention, wall_clock()))
@@ -460,11 +420,6 @@ class CubehookService(Service):
         pending = self.dispatcher.status(webhook.id).pending
         self._notify(about_webhook(type, webhook, wall_clock(), self._ids.next, **data, pending=pending))
 
-    def _registration_changed(self, registration: Registration) -> None:
-        news = self._watches[registration.cube].changed(registration)
-        if news is not None and self.running:
-            self._notify(about_cube(news, registration, wall_clock(), self._ids.next))
-
     def _notify(self, notice: Event) -> None:
         _ = self.intake.notice(notice)
 
@@ -506,7 +461,7 @@ class CubehookService(Service):
 
     def registration(self, cube: str) -> Registration:
         """How a cube's registration stands; KeyError if there is no such cube."""
-        return self.registrars[cube].registration
+        return self.cubes.registration(cube)
 
     def _gauges(self) -> None:
         metrics = self.metrics
@@ -524,7 +479,7 @@ class CubehookService(Service):
             "cubehook_registered",
             "1 while the gateway has us registered",
             "cube",
-            lambda: [(cube, float(registrar.registered)) for cube, registrar in self.registrars.items()],
+            self.cubes.registered,
         )
         metrics.read(
             "cubehook_deliveries_pending",

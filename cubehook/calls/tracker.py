@@ -123,6 +123,7 @@ class Tracker:
         self._cube = cube
         self._new_id = new_id
         self._numbers = numbers
+        self._earlier_numbers: dict[int, Numbers] = {}
         self._open: dict[str, Call] = {}
         # Ended calls, and calls of which nothing but the end of a leg was seen (not `ended`, never saved).
         self._past: dict[str, Call] = {}
@@ -135,6 +136,12 @@ class Tracker:
     def open_calls(self) -> Collection[Call]:
         """The calls in progress; a live view, not to be changed."""
         return self._open.values()
+
+    def complete_with(self, numbers: Numbers) -> None:
+        """Complete numbers with `numbers` in calls that begin from now on; others are told as they began."""
+        for call in (*self._open.values(), *self._past.values()):
+            self._earlier_numbers.setdefault(call.id, self._numbers)
+        self._numbers = numbers
 
     def restore(self, calls: Iterable[Call]) -> None:
         """
@@ -204,6 +211,9 @@ class Tracker:
                 self._forget(key, at, changes)
             elif call.disconnected_at is not None and at - call.disconnected_at > LATE_LEGS:
                 self._close_legs(call, at, changes)
+        if self._earlier_numbers:
+            kept = {call.id for call in (*self._open.values(), *self._past.values())}
+            self._earlier_numbers = {id: each for id, each in self._earlier_numbers.items() if id in kept}
         return changes
 
     def _heard(self, call_id: str, conn: xcc.ConnData, event: xcc.ConnectionEvent, at: Micros) -> Changes:
@@ -268,18 +278,22 @@ class Tracker:
                 return True
             other_guid = guid is not None and leg.guid is not None
             if isinstance(event, xcc.Created):
-                return other_guid or self._other_numbers(leg, detail)
+                return other_guid or self._other_numbers(call, leg, detail)
             # What is told of a connected leg may differ from what it was created with.
-            return other_guid and self._other_numbers(leg, detail)
+            return other_guid and self._other_numbers(call, leg, detail)
         if direction is not Direction.INCOMING or isinstance(event, xcc.Connected):
             return False
         if guid is not None and any(other.guid == guid for other in call.connections):
             return False
         return _first_incoming(call) is not None or at - call.started_at > DISORDER
 
-    def _other_numbers(self, leg: Connection, detail: xcc.ConnDetailData) -> bool:
-        calling = self._numbers.number(detail.calling_addr_data)
-        called = self._numbers.number(detail.called_addr_data)
+    def _numbers_of(self, call: Call) -> Numbers:
+        return self._earlier_numbers.get(call.id, self._numbers)
+
+    def _other_numbers(self, call: Call, leg: Connection, detail: xcc.ConnDetailData) -> bool:
+        numbers = self._numbers_of(call)
+        calling = numbers.number(detail.calling_addr_data)
+        called = numbers.number(detail.called_addr_data)
         return _differ(calling, leg.calling_number) or _differ(called, leg.called_number)
 
     def _apply(
@@ -360,9 +374,9 @@ class Tracker:
         if leg.guid is None:
             leg.guid = guid_of(detail)
         if leg.calling_number is None and not call.calling_withheld:
-            leg.calling_number = self._numbers.number(detail.calling_addr_data)
+            leg.calling_number = self._numbers_of(call).number(detail.calling_addr_data)
         if leg.called_number is None:
-            leg.called_number = self._numbers.number(detail.called_addr_data)
+            leg.called_number = self._numbers_of(call).number(detail.called_addr_data)
         if leg.interface is None:
             leg.interface = detail.conn_intf or detail.conn_intf_type
         if leg.route is None:
@@ -396,12 +410,13 @@ class Tracker:
             call.called_number = call.called_number or leg.called_number
             call.calling_number = call.calling_number or leg.calling_number
         if call.original_called_number is None:
-            call.original_called_number = self._numbers.number(detail.orig_called_addr_data)
+            call.original_called_number = self._numbers_of(call).number(detail.orig_called_addr_data)
         if detail.redirect_addr_data is not None:
-            call.redirected_to = self._numbers.number(detail.redirect_addr_data) or call.redirected_to
+            redirected_to = self._numbers_of(call).number(detail.redirect_addr_data)
+            call.redirected_to = redirected_to or call.redirected_to
 
     def _redirect(self, call: Call, target: xcc.AddrData | None) -> None:
-        number = self._numbers.number(target)
+        number = self._numbers_of(call).number(target)
         if number is not None and not call.ended:
             call.redirected_to = number
             call.original_called_number = call.original_called_number or call.called_number

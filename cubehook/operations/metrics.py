@@ -105,11 +105,45 @@ class Metrics:
             buckets=_COMMIT_BUCKETS,
             registry=registry,
         )
+        self._labels: dict[Counter | Histogram, tuple[str, ...]] = {
+            self.notifications: ("cube", "message"),
+            self.events: ("cube", "state"),
+            self.registrations: ("cube", "result"),
+            self.loss_windows: ("cube",),
+            self.deliveries: ("webhook", "outcome"),
+            self.delivery_seconds: ("webhook",),
+        }
         # Looking up a labelled child costs more than counting with it.
         self.notification = lru_cache(maxsize=4096)(self.notifications.labels)
         self.event = lru_cache(maxsize=4096)(self.events.labels)
         self.delivery = lru_cache(maxsize=4096)(self.deliveries.labels)
         self.delivery_time = lru_cache(maxsize=1024)(self.delivery_seconds.labels)
+
+    def of_cube(self, cube: str) -> dict[str, int]:
+        """What was counted of a cube since the start."""
+        of = {"cube": cube}
+        return {
+            "notifications": _sum(self.notifications, of),
+            "events": _sum(self.events, of),
+            "loss_windows": _sum(self.loss_windows, of),
+        }
+
+    def of_webhook(self, webhook: str) -> dict[str, int]:
+        """How often attempts at a webhook's deliveries ended how since the start."""
+        outcomes = ("delivered", "retried", "failed", "expired")
+        return {
+            outcome: _sum(self.deliveries, {"webhook": webhook, "outcome": outcome}) for outcome in outcomes
+        }
+
+    def forget(self, label: str, value: str) -> None:
+        """Show nothing more of a cube or webhook that is no more: `label` is `cube` or `webhook`."""
+        for metric, labels in self._labels.items():
+            if label in labels:
+                for found in {tuple(each[name] for name in labels) for each in _label_sets(metric)}:
+                    if found[labels.index(label)] == value:
+                        metric.remove(*found)
+        for known in (self.notification, self.event, self.delivery, self.delivery_time):
+            known.cache_clear()
 
     def read(
         self, name: str, text: str, label: str, values: Callable[[], Iterable[tuple[str, float]]]
@@ -120,3 +154,12 @@ class Metrics:
     def read_one(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge without labels, read by `value` whenever it is asked for."""
         Gauge(name, text, registry=self.registry).set_function(value)
+
+
+def _label_sets(metric: Counter | Histogram) -> Iterable[dict[str, str]]:
+    return [sample.labels for family in metric.collect() for sample in family.samples]
+
+
+def _sum(counter: Counter, labels: dict[str, str]) -> int:
+    samples = [sample for family in counter.collect() for sample in family.samples]
+    return int(sum(each.value for each in samples if labels.items() <= each.labels.items()))

@@ -1,4 +1,7 @@
-"""The configuration file's cubes and webhooks, put beside those made elsewhere."""
+"""
+Which cubes and webhooks there are: the configuration file's, put beside those made elsewhere, and the
+changes of the latter.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Table, delete, func, select, update
 
 from cubehook.config import Cube, Webhook
 from cubehook.events import Micros
 from cubehook.records import Trouble
 from cubehook.rotation import SigningSecrets
 from cubehook.store.errors import ProvisionedError, StoreError
-from cubehook.store.schema import PENDING, cubes, deliveries, webhooks
+from cubehook.store.schema import PENDING, cubes, deliveries, registrations, webhooks
 from cubehook.store.sealing import Sealer, UnsealError
 from cubehook.store.sqlite import insert
 
@@ -120,6 +123,100 @@ def _put_webhooks(
         if not same or secrets.current != known.current:
             row |= {"disabled_reason": None, "disabled_at": None, "trouble": None}
         connection.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(row))
+
+
+def put_cube(connection: Connection, cube: Cube) -> None:
+    """Keep a cube that the file does not know, new or changed; ProvisionedError if the file has it."""
+    row = _row_of(connection, cubes, cube.id)
+    if row is None:
+        # What is known of an earlier one of that id is history.
+        connection.execute(delete(registrations).where(registrations.c.cube == cube.id))
+        connection.execute(insert(cubes).values(id=cube.id, provisioned=False, settings=_text(cube)))
+        return
+    _see_that_it_is_ours(row, "cubes")
+    connection.execute(update(cubes).where(cubes.c.id == cube.id).values(settings=_text(cube)))
+
+
+def delete_cube(connection: Connection, id: str) -> None:
+    """Forget a cube; its history stays.  KeyError if there is none, ProvisionedError if the file has it."""
+    row = _row_of(connection, cubes, id)
+    if row is None:
+        raise KeyError(id)
+    _see_that_it_is_ours(row, "cubes")
+    connection.execute(delete(cubes).where(cubes.c.id == id))
+
+
+class KeptWebhook(msgspec.Struct, frozen=True):
+    """A webhook as it was put: what it signs with now, and how it was held back."""
+
+    secrets: SigningSecrets
+    trouble: Trouble | None
+
+
+def put_webhook(
+    connection: Connection,
+    webhook: Webhook,
+    sealer: Sealer,
+    random_bytes: Callable[[int], bytes],
+    at: Micros,
+    overlap: float,
+    same_receiver: bool,
+) -> KeptWebhook:
+    """
+    Keep a webhook that the file does not know, new or changed, and enable it if its receiver disabled it.
+
+    It has the secret it is given, else the one it had, else one made here; a former one goes on signing for
+    `overlap` seconds from `at`.  What trouble it had is forgotten, unless it is sent to the
+    `same_receiver`.  Raises ProvisionedError if the file has it.
+    """
+    settings = sealer.seal(_text(msgspec.structs.replace(webhook, secret=None)))
+    row = _row_of(connection, webhooks, webhook.id)
+    if row is None:
+        secrets = SigningSecrets(current=webhook.secret or new_secret(random_bytes))
+        new = {"settings": settings, "secret": sealer.seal(_text(secrets)), "provisioned": False}
+        connection.execute(insert(webhooks).values(id=webhook.id, **new))
+        return KeptWebhook(secrets, None)
+    _see_that_it_is_ours(row, "webhooks")
+    known = _secrets(row, sealer)
+    secrets = known.replaced(webhook.secret or known.current, at, overlap)
+    trouble = _trouble(row) if same_receiver else None
+    changes: dict[str, Any] = {"settings": settings, "disabled_reason": None, "disabled_at": None}
+    if secrets != known:
+        changes["secret"] = sealer.seal(_text(secrets))
+    if trouble is None:
+        changes["trouble"] = None
+    connection.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(changes))
+    return KeptWebhook(secrets, trouble)
+
+
+def delete_webhook(connection: Connection, id: str) -> None:
+    """
+    Forget a webhook; its history stays, and what is pending for it is for `fail_orphans`.
+
+    KeyError if there is none, ProvisionedError if the file has it.
+    """
+    row = _row_of(connection, webhooks, id)
+    if row is None:
+        raise KeyError(id)
+    _see_that_it_is_ours(row, "webhooks")
+    connection.execute(delete(webhooks).where(webhooks.c.id == id))
+
+
+def _row_of(connection: Connection, table: Table, id: str) -> Any:
+    return connection.execute(select(table).where(table.c.id == id)).one_or_none()
+
+
+def _see_that_it_is_ours(row: Any, table: str) -> None:
+    if row.provisioned:
+        raise ProvisionedError(in_the_file(table, row.id))
+
+
+def in_the_file(table: str, id: str) -> str:
+    """Why one that is the configuration file's cannot be changed; `table` is `cubes` or `webhooks`."""
+    return (
+        f"[{table}.{id}] stands in the configuration file, which decides what it is: change it there, and "
+        "start the service again"
+    )
 
 
 def rotate(

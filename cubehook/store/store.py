@@ -25,7 +25,18 @@ from cubehook.rotation import SigningSecrets
 from cubehook.store import migrate, queries, sealing, sqlite, sweeping
 from cubehook.store.errors import StoreClosedError, StoreError
 from cubehook.store.jobs import Jobs
-from cubehook.store.provisioning import Provisioned, enable, fail_orphans, provision, rotate
+from cubehook.store.provisioning import (
+    KeptWebhook,
+    Provisioned,
+    delete_cube,
+    delete_webhook,
+    enable,
+    fail_orphans,
+    provision,
+    put_cube,
+    put_webhook,
+    rotate,
+)
 from cubehook.store.reader import Reader
 from cubehook.store.rows import Accepted, Item, Job, Recorded, Registered
 from cubehook.store.schema import webhooks as webhooks_table
@@ -293,6 +304,57 @@ class Store:
                 break
         return provisioned
 
+    async def put_cube(self, cube: Cube) -> None:
+        """
+        Keep a cube that the configuration file does not know, new or changed; returns when that is committed.
+
+        Raises ProvisionedError if the file has it.
+        """
+        await self._do(partial(put_cube, cube=cube))
+
+    async def delete_cube(self, cube: str) -> None:
+        """
+        Forget a cube; its history stays.
+
+        Raises KeyError if there is no such cube, ProvisionedError if the configuration file has it.
+        """
+        await self._do(partial(delete_cube, id=cube))
+
+    async def put_webhook(
+        self, webhook: Webhook, *, at: Micros, overlap: float, same_receiver: bool = False
+    ) -> KeptWebhook:
+        """
+        Keep a webhook that the configuration file does not know, new or changed.
+
+        It keeps its secret, or is given one, unless it has a new one; a former one goes on signing for
+        `overlap` seconds from `at`.  It is enabled if its receiver disabled it; what trouble it had is
+        forgotten unless it is sent to the `same_receiver`.  Raises ProvisionedError if the file has it.
+        """
+        return await self._do(
+            partial(
+                put_webhook,
+                webhook=webhook,
+                sealer=self._unlocked(),
+                random_bytes=self._random_bytes,
+                at=at,
+                overlap=overlap,
+                same_receiver=same_receiver,
+            )
+        )
+
+    async def delete_webhook(self, webhook: str) -> None:
+        """
+        Forget a webhook; its history stays, and `fail_orphans` closes what is pending for it.
+
+        Raises KeyError if there is no such webhook, ProvisionedError if the configuration file has it.
+        """
+        await self._do(partial(delete_webhook, id=webhook))
+
+    async def fail_orphans(self) -> None:
+        """Close as failed what is pending for webhooks that are no more."""
+        while await self._do(partial(fail_orphans, lanes=_ORPHAN_LANES)):
+            await self._pause()
+
     async def rotate_secret(self, webhook: str, at: Micros, overlap: float) -> SigningSecrets:
         """
         Give `webhook` a new signing secret; what it signs with from `at` on, the new one being `current`.
@@ -370,8 +432,7 @@ class Store:
 
         Works in short transactions with pauses, so that commits hardly notice.
         """
-        while await self._do(partial(fail_orphans, lanes=_ORPHAN_LANES)):
-            await self._pause()
+        await self.fail_orphans()
         counts: dict[str, int] = {}
         for part in sweeping.ranges(retention, now):
             counts[part.table.name] = 0

@@ -136,13 +136,14 @@ class Registrar:
         else:
             self._carry_out(self._machine.stop(at, disabled=True))
 
-    async def stop(self, *, disabled: bool = False) -> None:
+    async def stop(self, *, disabled: bool = False, reason: str = "cubehook was stopped.") -> None:
         """
         Unregister, and let go of every timer and request; takes `STOP_SECONDS` at most.
 
-        `disabled`: because an operator disabled the cube, not because the service ends.
+        `disabled`: because an operator disabled the cube; `reason` tells why else, unless it is disabled.
         """
-        self._carry_out(self._machine.stop(self._now(), disabled=disabled or not self._cube.enabled))
+        disabled = disabled or not self._cube.enabled
+        self._carry_out(self._machine.stop(self._now(), disabled=disabled, reason=reason))
         _release(self._asked)
         if not self._requests:
             return

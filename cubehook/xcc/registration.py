@@ -514,13 +514,13 @@ class RegistrationMachine:
         self._machine.start(at)
         return self._commands(at)
 
-    def stop(self, at: Micros, disabled: bool) -> list[Command]:
-        """Unregister; `disabled` tells an operator's wish from the service's own end."""
+    def stop(self, at: Micros, disabled: bool, reason: str = "cubehook was stopped.") -> list[Command]:
+        """Unregister; `disabled` tells that the cube is, `reason` why else."""
         self._observe(at)
         if disabled:
             self._machine.stop(at, _State.DISABLED, "The cube is disabled.")
         else:
-            self._machine.stop(at, _State.UNREGISTERED, "cubehook was stopped.")
+            self._machine.stop(at, _State.UNREGISTERED, reason)
         return self._commands(at)
 
     def register(self, at: Micros) -> list[Command]:
