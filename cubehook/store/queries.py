@@ -15,12 +15,14 @@ from cubehook.store.schema import (
     PENDING,
     UNDELIVERED,
     attempts,
+    audit,
     calls,
     deliveries,
     events,
     jobs,
     notifications,
     registrations,
+    tokens,
 )
 
 _LANES_AT_ONCE = 64
@@ -30,7 +32,8 @@ _notice = msgspec.json.Decoder(Notice).decode
 _call = msgspec.json.Decoder(Call).decode
 attempt = msgspec.json.Decoder(Attempt).decode
 """An attempt from its `detail`."""
-_granularities = {str(granularity): granularity for granularity in Granularity}
+granularities = {str(granularity): granularity for granularity in Granularity}
+"""By what `events.granularity` has of them; a notice has none."""
 
 READY = (
     select(deliveries.c.call)
@@ -118,7 +121,7 @@ def pending(
 def delivery(webhook: str, row: Any) -> Delivery:
     """A pending delivery of `webhook`, from a row of `DELIVERY`; ValueError if it cannot be read back."""
     id, call, tried, due_at, spent, redelivery, error_class, answered, event, cube, kind, at, body = row
-    granularity = _granularities.get(kind)
+    granularity = granularities.get(kind)
     return Delivery(
         id=id,
         webhook=webhook,
@@ -196,7 +199,7 @@ def greatest_id(connection: Connection) -> int:
     """The greatest id in use, 0 if there is none."""
     return max(
         connection.scalar(select(func.max(table.c.id))) or 0
-        for table in (calls, notifications, events, deliveries, attempts, jobs)
+        for table in (calls, notifications, events, deliveries, attempts, jobs, tokens, audit)
     )
 
 

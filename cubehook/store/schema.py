@@ -167,6 +167,8 @@ events = Table(
 )
 
 Index("events_call", events.c.call)
+# A cube's deliveries are found by its events, newest first; there are fewer of these.
+Index("events_cube", events.c.cube, events.c.id)
 
 deliveries = Table(
     "deliveries",

@@ -45,6 +45,7 @@ def upgrade() -> None:
     )
     op.create_index("attempts_delivery", "attempts", ["delivery"])
     op.create_index("events_call", "events", ["call"])
+    op.create_index("events_cube", "events", ["cube", "id"])
     call = sa.text("call IS NOT NULL")
     op.create_index("notifications_call", "notifications", ["call"], sqlite_where=call, postgresql_where=call)
     op.create_index("calls_cube", "calls", ["cube", "id"])
