@@ -38,6 +38,7 @@ from cubehook.store.provisioning import (
     rotate,
 )
 from cubehook.store.reader import Reader
+from cubehook.store.replay import Told, events_after
 from cubehook.store.rows import Accepted, Item, Job, Recorded, Registered
 from cubehook.store.schema import webhooks as webhooks_table
 from cubehook.store.sweeping import Swept
@@ -425,6 +426,15 @@ class Store:
         Raises StoreError if the database cannot be read.
         """
         return await self._reader.run(work)
+
+    async def caught_up(self) -> None:
+        """Return once all that was handed in so far is committed, and so can be read."""
+        if self._writer.held_items:
+            await self._put(Item())
+
+    async def events_after(self, after: int, most: int) -> list[Told]:
+        """The `most` oldest events, notices too, whose ids are greater than `after`."""
+        return await self._reader.run(partial(events_after, after=after, most=most))
 
     async def sweep(self, retention: Retention, now: Micros) -> Swept:
         """
