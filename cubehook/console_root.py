@@ -1,4 +1,4 @@
-"""What the console's listener serves: health and metrics, the REST API, and for every other path the console."""
+"""What the console's listener serves: health, metrics, the REST API, and everywhere else the console."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConsoleRoot(Resource):
         self._api = api
         self._console = console
 
-    def render(self, request: Request) -> Any:  # type: ignore[override]
+    def render(self, request: Request) -> Any:
         """Answer `request`, now or later."""
         first = request.postpath[0] if request.postpath else b""
         if first in _HEALTH:

@@ -33,7 +33,7 @@ from cubehook.api.errors import (
     UnavailableError,
 )
 from cubehook.api.operations import Caller
-from cubehook.console.desk import Desk
+from cubehook.console.desk import VIEWERS_ONLY_LOOK, Desk
 from cubehook.console.routes import Answer, Form, Route, Visit, routes
 from cubehook.console.session import (
     csrf_token,
@@ -78,7 +78,7 @@ _Page = Callable[..., Awaitable[Answer]]
 
 
 class Console:
-    """The console of a service that `desk` tells of: its `pages` by their modules' names, all unless given."""
+    """The console of a service that `desk` tells of; `pages` names its modules, unless it is all of them."""
 
     def __init__(self, desk: Desk, pages: Sequence[str] = ()) -> None:
         self._desk = desk
@@ -104,8 +104,8 @@ class _Lazy(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self._make = make
 
-    def render(self, request: LimitedRequest) -> Any:  # type: ignore[override]
-        return self._make().render(request)  # type: ignore[no-untyped-call]
+    def render(self, request: LimitedRequest) -> Any:
+        return self._make().render(request)
 
 
 class _GuardedResource(KleinResource):
@@ -182,7 +182,7 @@ class _Pages:
     async def _respond(
         self, request: LimitedRequest, route: Route, handler: _Page, parts: Mapping[str, str]
     ) -> bytes:
-        secure = bool(request.isSecure())  # type: ignore[no-untyped-call]
+        secure = bool(request.isSecure())
         secret = session_secret(request.getHeader("cookie"), secure)
         visit = self._visit(request, None, None, secure, Form({}), Form({}))
         try:
@@ -270,13 +270,11 @@ class _Pages:
             given = visit.form.raw("csrf") or request.getHeader("x-csrf-token") or ""
             if not same_token(given, visit.csrf):
                 raise ForbiddenError(
-                    "This form belongs to another session, so nothing was done: go back, load the page again, "
-                    "and send the form once more"
+                    "This form belongs to another session, so nothing was done: go back, load the page "
+                    "again, and send the form once more"
                 )
             if not (visit.may_change or route.viewers):
-                raise ForbiddenError(
-                    "You may look, and change nothing: sign in with an administrator's token"
-                )
+                raise ForbiddenError(VIEWERS_ONLY_LOOK)
         return None
 
     def _to_its_end(self, work: Awaitable[Answer]) -> Deferred[Answer]:

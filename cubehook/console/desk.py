@@ -19,12 +19,14 @@ from cubehook.api.validation import from_json, from_query
 from cubehook.console.session import Doors
 from cubehook.events import Micros
 
+VIEWERS_ONLY_LOOK = "You may look, and change nothing: sign in with an administrator's token"
+
 
 class Desk:
     """
-    Asks the operations of `parts`; `doors` are where people sign in; tells the service's `settings`, its `problems` and the time.
+    Asks the operations of `parts`, and tells what else the pages must know of the service.
 
-    `problems` are sentences, none if the service is ready.
+    `doors` are where people sign in; `problems` are sentences, none if the service is ready.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Desk:
         """As `ask`, and the tag of the state that the answer shows; empty if it has none."""
         declared, handler = self._operations[operation]
         if declared.method != "GET" and caller.role != "admin":
-            raise ForbiddenError("You may look, and change nothing: sign in with an administrator's token")
+            raise ForbiddenError(VIEWERS_ONLY_LOOK)
         arguments: dict[str, Any] = dict(parts)
         if declared.query is not Nothing:
             arguments["query"] = from_query(declared.query, _texts(query or {}))

@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from cubehook.events import Micros, iso
 from cubehook.text import printable
 
+UNKNOWN = "\N{EN DASH}"
+"""Stands for what is not known."""
+
 _SECOND: Micros = 1_000_000
 
 REGISTRATION = {
@@ -115,7 +118,7 @@ def _rough(seconds: float) -> str | None:
 def duration(seconds: float | None) -> str:
     """`380 ms`, `4.2 s`, `1:05`, `1:02:03`; a dash if it is not known."""
     if seconds is None:
-        return "–"
+        return UNKNOWN
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 or not seconds else f"{seconds * 1000:.1f} ms"
     if seconds < 10:
@@ -150,14 +153,14 @@ def span(seconds: int) -> str:
 def number(value: float | None) -> str:
     """`1,412`; a dash if it is not known."""
     if value is None:
-        return "–"
+        return UNKNOWN
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
 def share(part: float, whole: float) -> str:
     """`99.2 %`; never rounded up to all or down to none."""
     if not whole:
-        return "–"
+        return UNKNOWN
     percent = 100 * part / whole
     if 99.95 <= percent < 100:
         return "99.9 %"

@@ -95,6 +95,7 @@ class _Request(Request):
     received_at = NOW
     secure = False
     written = b""
+    done: Deferred[None]
 
     def isSecure(self) -> bool:
         return self.secure
