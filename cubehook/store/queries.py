@@ -120,19 +120,11 @@ def pending(
 
 def delivery(webhook: str, row: Any) -> Delivery:
     """A pending delivery of `webhook`, from a row of `DELIVERY`; ValueError if it cannot be read back."""
-    id, call, tried, due_at, spent, redelivery, error_class, answered, event, cube, kind, at, body = row
-    granularity = granularities.get(kind)
+    id, call, tried, due_at, spent, redelivery, error_class, answered, of, cube, kind, at, body = row
     return Delivery(
         id=id,
         webhook=webhook,
-        event=Event(
-            id=event,
-            call=call,
-            cube=cube,
-            granularity=granularity,
-            at=at,
-            payload=_notice(body) if granularity is None else _call_event(body),
-        ),
+        event=event(of, call, cube, kind, at, body),
         status=DeliveryStatus.PENDING,
         attempts=tried,
         spent=spent,
@@ -140,6 +132,19 @@ def delivery(webhook: str, row: Any) -> Delivery:
         error_class=None if error_class is None else ErrorClass(error_class),
         answered=answered,
         due_at=due_at,
+    )
+
+
+def event(id: int, call: int, cube: str, kind: str, at: Micros, body: str) -> Event:
+    """An event from columns of its row, `kind` being its `granularity`; MsgspecError if `body` is none."""
+    granularity = granularities.get(kind)
+    return Event(
+        id=id,
+        call=call,
+        cube=cube,
+        granularity=granularity,
+        at=at,
+        payload=_notice(body) if granularity is None else _call_event(body),
     )
 
 
