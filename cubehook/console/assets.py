@@ -42,6 +42,8 @@ class Vendored(NamedTuple):
 VENDORED = (
     Vendored("htmx.js", "htmx", "2.0.11", "0BSD", "https://htmx.org"),
     Vendored("idiomorph.js", "idiomorph", "0.7.4", "0BSD", "https://github.com/bigskysoftware/idiomorph"),
+    Vendored("uplot.js", "uPlot", "1.6.32", "MIT", "https://github.com/leeoniya/uPlot"),
+    Vendored("uplot.css", "uPlot", "1.6.32", "MIT", "https://github.com/leeoniya/uPlot"),
 )
 """Each with the licence's SPDX name; `static/LICENSES.txt` has the texts."""
 
