@@ -7,12 +7,13 @@ from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cubehook.console.months import micros_of
-from cubehook.console.session import read_cookies
 from cubehook.events import iso
 
 COOKIE = "cubehook-zone"
 
-_NAME = re.compile(r"[A-Za-z0-9_+-]{1,30}(?:/[A-Za-z0-9_+-]{1,30}){0,2}", re.ASCII)
+_COOKIE = re.compile(
+    rf"(?:^|; ?){COOKIE}=([A-Za-z0-9_+-]{{1,30}}(?:/[A-Za-z0-9_+-]{{1,30}}){{0,2}})(?:;|$)", re.ASCII
+)
 _TYPED = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?", re.ASCII)
 
 UTC = ZoneInfo("UTC")
@@ -20,11 +21,11 @@ UTC = ZoneInfo("UTC")
 
 def zone_of(cookie: str | None) -> tzinfo:
     """The zone that a `Cookie` header names; UTC if it names none that is known here."""
-    name = read_cookies(cookie).get(COOKIE, "")
-    if not _NAME.fullmatch(name):
+    found = _COOKIE.search(cookie or "")
+    if found is None:
         return UTC
     try:
-        return ZoneInfo(name)
+        return ZoneInfo(found[1])
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return UTC
 
