@@ -15,10 +15,21 @@ _AFTER = (
 )
 
 
+_OF_CALL = select(events.c.id, events.c.body).where(events.c.call == bindparam("call"))
+
+
+class _Identified(msgspec.Struct):
+    event_id: str
+
+
+_identified = msgspec.json.Decoder(_Identified).decode
+
+
 class Told(msgspec.Struct, frozen=True, gc=False):
-    """An event as it was told: `body` is its `full` payload, or a notice's."""
+    """An event as it was told: `event_id` is its public id, `body` its `full` payload, or a notice's."""
 
     id: int
+    event_id: str
     cube: str
     granularity: str
     state: str
@@ -27,4 +38,13 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 
 def events_after(connection: Connection, after: int, most: int) -> list[Told]:
     """The `most` oldest events of all kinds, notices too, whose ids are greater than `after`."""
-    return [Told(*row) for row in connection.execute(_AFTER, {"after": after, "most": most})]
+    rows = connection.execute(_AFTER, {"after": after, "most": most})
+    return [Told(row.id, _identified(row.body).event_id, *row[1:]) for row in rows]
+
+
+def event_named(connection: Connection, call: int, event_id: str) -> int | None:
+    """The id of the call's event whose public id is `event_id`; None if it is not kept."""
+    for id, body in connection.execute(_OF_CALL, {"call": call}):
+        if _identified(body).event_id == event_id:
+            return int(id)
+    return None

@@ -23,6 +23,7 @@ from cubehook.interfaces import IDeliveryStore, IJournal, StoreFullError
 from cubehook.records import Attempt, Delivery, Notification, Registration, Trouble
 from cubehook.rotation import SigningSecrets
 from cubehook.store import migrate, queries, sealing, sqlite, sweeping
+from cubehook.store.access import Access
 from cubehook.store.errors import StoreClosedError, StoreError
 from cubehook.store.jobs import Jobs
 from cubehook.store.provisioning import (
@@ -38,7 +39,7 @@ from cubehook.store.provisioning import (
     rotate,
 )
 from cubehook.store.reader import Reader
-from cubehook.store.replay import Told, events_after
+from cubehook.store.replay import Told, event_named, events_after
 from cubehook.store.rows import Accepted, Item, Job, Recorded, Registered
 from cubehook.store.schema import webhooks as webhooks_table
 from cubehook.store.sweeping import Swept
@@ -112,6 +113,8 @@ class Store:
         self._open = False
         self.jobs = Jobs(self.read, self._do)
         """What is sent again, and how far that is: an `IJobStore`."""
+        self.access = Access(self.read, self._do)
+        """Who may use the API and the console, and the record of what they changed."""
         self.attempts_dropped = 0
         """Attempts whose log was given up because memory was full; their outcome was kept."""
 
@@ -435,6 +438,10 @@ class Store:
     async def events_after(self, after: int, most: int) -> list[Told]:
         """The `most` oldest events, notices too, whose ids are greater than `after`."""
         return await self._reader.run(partial(events_after, after=after, most=most))
+
+    async def event_named(self, call: int, event_id: str) -> int | None:
+        """The id of the call's event whose public id is `event_id`; None if it is not kept."""
+        return await self._reader.run(partial(event_named, call=call, event_id=event_id))
 
     async def sweep(self, retention: Retention, now: Micros) -> Swept:
         """
