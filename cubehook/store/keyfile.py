@@ -14,6 +14,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from cubehook.store.errors import StoreError
+from cubehook.store.private_file import write_private
 
 NAME = "secret.key"
 """Its name, in the state folder."""
@@ -83,16 +84,8 @@ def _read(path: Path) -> str:
 def _make(path: Path) -> str:
     """Write a new key; after a power failure the whole file is there, or nothing of it."""
     text = base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode("ascii") + "\n"
-    new = path.with_name(path.name + ".new")
     try:
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        new.rename(path)
-        _sync(path.parent)
+        write_private(path, text)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error
     _log.info(
@@ -100,11 +93,3 @@ def _make(path: Path) -> str:
         path=str(path),
     )
     return text
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
