@@ -230,6 +230,14 @@ class Cubes:
         """Register again now, and tell how that went; KeyError if there is no such cube."""
         return await self._registrars[cube].register()
 
+    def active(self, cube: str) -> int:
+        """How many of a cube's calls are in progress; KeyError if there is no such cube."""
+        return self._trackers[cube].active
+
+    def counts(self, cube: str) -> dict[str, int]:
+        """What was counted of a cube since the start."""
+        return self._metrics.of_cube(cube)
+
     def registered(self) -> list[tuple[str, float]]:
         """1 for each cube whose gateway has us registered, 0 for the others."""
         return [(cube, float(registrar.registered)) for cube, registrar in self._registrars.items()]

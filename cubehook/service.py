@@ -34,6 +34,7 @@ from twisted.web.resource import IResource
 
 from cubehook import __version__, config
 from cubehook.api.control import ControlListener, caller
+from cubehook.api.cubes import CubesPart
 from cubehook.api.operations import Api
 from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.webhooks import WebhooksPart
@@ -259,7 +260,8 @@ class CubehookService(Service):
         self.ready.callback(None)
 
     def _open_control(self) -> None:
-        api = Api([WebhooksPart(self), RedeliveryPart(self.redelivery, wall_clock)], caller)
+        parts = [CubesPart(self.cubes), WebhooksPart(self), RedeliveryPart(self.redelivery, wall_clock)]
+        api = Api(parts, caller)
         site = AccessSite(api.resource(), self.logs.access, wall_clock, self._reactor)
         listener = ControlListener(self._settings.state_dir, site, self._reactor)
         try:

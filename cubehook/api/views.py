@@ -183,9 +183,9 @@ def webhook_view(webhook: config.Webhook, status: Status, disabled_reason: str |
         pending=status.pending,
         in_flight=status.in_flight,
         state=status.state,
-        held_until=_time(status.held_until),
+        held_until=shown_time(status.held_until),
         failures=status.failures,
-        failing_since=_time(status.failing_since),
+        failing_since=shown_time(status.failing_since),
         disabled_reason=disabled_reason,
         problem=status.problem if disabled_reason is None and webhook.enabled else None,
     )
@@ -206,7 +206,7 @@ def job_view(job: Job) -> RedeliveryJob:
         skipped=job.skipped,
         asked_by=job.asked_by,
         started_at=iso(id_time(job.id)),
-        ended_at=_time(job.ended_at),
+        ended_at=shown_time(job.ended_at),
         reason=job.reason,
     )
 
@@ -221,5 +221,6 @@ def delivery_view(delivery: Delivery) -> SentAgain:
     )
 
 
-def _time(at: Micros | None) -> str | None:
+def shown_time(at: Micros | None) -> str | None:
+    """A time as it is shown, None for none."""
     return None if at is None else iso(at)

@@ -29,6 +29,11 @@ _SECRET_OPTION = re.compile(r"(?!.*_file$).*(pass|secret|token|pwd|cred|auth|api
 _PUBLIC_HEADERS = frozenset(("content-type", "user-agent", "accept"))
 
 
+def is_secret_option(name: str) -> bool:
+    """Whether a transport's option of this name holds a secret, by the sound of it."""
+    return _SECRET_OPTION.match(name) is not None
+
+
 class MaskedError(Exception):
     """Stands for an exception of a transport whose text held a secret; its own text does not."""
 
@@ -138,7 +143,7 @@ def _of_options(options: Iterable[tuple[str, object]]) -> Iterator[str]:
     for name, value in options:
         match value:
             case str():
-                if _SECRET_OPTION.match(name) and "://" not in value:
+                if is_secret_option(name) and "://" not in value:
                     yield value
                 yield from _of_url(value)
             case dict():
