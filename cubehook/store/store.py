@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +18,11 @@ from zope.interface import implementer
 
 from cubehook.config import Cube, Retention, Webhook
 from cubehook.events import Call, Event, Micros
-from cubehook.ids import id_text
+from cubehook.ids import first_id, id_text
 from cubehook.interfaces import IDeliveryStore, IJournal, StoreFullError
 from cubehook.records import Attempt, Delivery, Notification, Registration, Trouble
 from cubehook.rotation import SigningSecrets
-from cubehook.store import migrate, queries, sealing, sqlite, sweeping
+from cubehook.store import migrate, queries, sealing, sqlite, stats, sweeping
 from cubehook.store.access import Access
 from cubehook.store.errors import StoreClosedError, StoreError
 from cubehook.store.jobs import Jobs
@@ -56,6 +56,7 @@ READERS = 2
 _CLOSE_PATIENCE = 10.0
 
 _SWEEP_ROWS = 500
+_SWEEP_NUMBERS = 2_000
 _SWEEP_PAUSE = 0.02
 
 _ORPHAN_LANES = 500
@@ -443,6 +444,14 @@ class Store:
         """The id of the call's event whose public id is `event_id`; None if it is not kept."""
         return await self._reader.run(partial(event_named, call=call, event_id=event_id))
 
+    async def sample(self, minute: int, active: Mapping[str, int]) -> None:
+        """
+        Keep how many calls of each cube are in progress in a minute since the epoch, for `statistics`.
+
+        Of several samples of one minute the greatest stays.
+        """
+        await self._do(partial(stats.keep_sample, minute=minute, active=active))
+
     async def sweep(self, retention: Retention, now: Micros) -> Swept:
         """
         Delete what `retention` no longer keeps at `now`; how much went.
@@ -461,8 +470,32 @@ class Store:
                 counts[part.table.name] += gone
                 await self._pause()
         before = now - retention.calls * 1_000_000
+        if counts["calls"]:
+            counts["numbers"] = await self._sweep_numbers(before)
+        counts["samples"] = 0
+        while gone := await self._do(partial(sweeping.sweep_samples_chunk, before=before)):
+            counts["samples"] += gone
+            await self._pause()
+        counts["hourly"] = await self._do(partial(sweeping.sweep_hourly, retention=retention, now=now))
+        counts["sessions"] = await self._do(partial(sweeping.sweep_sessions, now=now))
         changes = await self._do(partial(sweeping.sweep_registration_changes, before=before))
         return Swept(**counts, registration_changes=changes)
+
+    async def _sweep_numbers(self, before: Micros) -> int:
+        count = 0
+        after: tuple[str, int] | None = ("", 0)
+        while after is not None:
+            gone, after = await self._do(
+                partial(
+                    sweeping.sweep_numbers_chunk,
+                    before=first_id(max(0, before)),
+                    after=after,
+                    rows=_SWEEP_NUMBERS,
+                )
+            )
+            count += gone
+            await self._pause()
+        return count
 
     async def _pause(self) -> None:
         await deferLater(self._reactor, _SWEEP_PAUSE, _ignore)

@@ -10,22 +10,47 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 
 from cubehook.config import Retention
 from cubehook.events import Micros
 from cubehook.ids import first_id
 from cubehook.records import JobState
+from cubehook.store.rows import HOUR
 from cubehook.store.schema import (
     PENDING,
     attempts,
+    audit,
     calls,
     deliveries,
     events,
+    hourly,
     jobs,
     notifications,
+    numbers,
     registration_changes,
+    samples,
+    sessions,
 )
+from cubehook.store.stats import MINUTE
+
+AUDIT_KEPT: Micros = 366 * 86_400 * 1_000_000
+
+HOURLY_KEPT: Micros = 400 * 86_400 * 1_000_000
+"""Longer than most keep calls: sums are small, tell of nobody, and let a year be compared with the last."""
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +63,11 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     registration_changes: int
     jobs: int = 0
+    audit: int = 0
+    numbers: int = 0
+    sessions: int = 0
+    samples: int = 0
+    hourly: int = 0
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -86,6 +116,7 @@ def ranges(retention: Retention, now: Micros) -> list[Range]:
         ),
         Range(calls, calls_before, and_(calls.c.ended, ~owed(calls.c.id))),
         Range(jobs, deliveries_before, jobs.c.state != str(JobState.RUNNING)),
+        Range(audit, first_id(max(0, now - AUDIT_KEPT)), true()),
     ]
 
 
@@ -102,6 +133,50 @@ def sweep_chunk(connection: Connection, range_: Range, after: int, rows: int) ->
         return 0, None
     gone = connection.execute(delete(range_.table).where(id > after, id <= last, range_.may_go))
     return gone.rowcount, last
+
+
+def sweep_numbers_chunk(
+    connection: Connection, before: int, after: tuple[str, int], rows: int
+) -> tuple[int, tuple[str, int] | None]:
+    """
+    Delete what leads to calls below the id `before` that are gone, among the next `rows` rows after `after`.
+
+    How many went, and where to go on, None at the end.
+    """
+    place = tuple_(numbers.c.key, numbers.c.call)
+    begins = place > tuple_(*map(literal, after))
+    last = connection.execute(
+        select(numbers.c.key, numbers.c.call)
+        .where(begins)
+        .order_by(numbers.c.key, numbers.c.call)
+        .offset(rows - 1)
+        .limit(1)
+    ).one_or_none()
+    those = [begins, numbers.c.call < before, ~exists().where(calls.c.id == numbers.c.call)]
+    if last is not None:
+        those.append(place <= tuple_(*map(literal, last)))
+    gone = connection.execute(delete(numbers).where(*those)).rowcount
+    return gone, None if last is None else (last[0], last[1])
+
+
+def sweep_sessions(connection: Connection, now: Micros) -> int:
+    """Delete the sessions and links that are over at `now`; there are few."""
+    return connection.execute(delete(sessions).where(sessions.c.expires_at <= now)).rowcount
+
+
+def sweep_samples_chunk(connection: Connection, before: Micros) -> int:
+    """Delete samples of half a day, if there are some from before `before`; how many."""
+    oldest: int | None = connection.scalar(select(func.min(samples.c.minute)))
+    if oldest is None:
+        return 0
+    first_kept = min(before // MINUTE, oldest + 720)
+    return connection.execute(delete(samples).where(samples.c.minute < first_kept)).rowcount
+
+
+def sweep_hourly(connection: Connection, retention: Retention, now: Micros) -> int:
+    """Delete the sums of hours that are past their time; there are few, a row for an hour and a cube."""
+    before = now - max(retention.calls * 1_000_000, HOURLY_KEPT)
+    return connection.execute(delete(hourly).where(hourly.c.hour < before // HOUR)).rowcount
 
 
 def sweep_registration_changes(connection: Connection, before: Micros) -> int:

@@ -7,8 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.bare import NOTIFICATION
 from cubehook.config import Retention, Webhook
+from cubehook.events import CallState
 from cubehook.records import DeliveryStatus, Registration, RegistrationState
 from cubehook.store import store as store_module
+from cubehook.store.access import Entry, Session
 from cubehook.store.packing import pack, unpack
 from cubehook.store.sweeping import Swept
 from tests.store.support import NOON, SECOND, StoreCase
@@ -20,6 +22,7 @@ DAY = 86_400 * SECOND
 class SweepTests(StoreCase):
     async def test_the_old_goes_the_young_the_open_and_the_owed_stay(self) -> None:
         self.patch(store_module, "_SWEEP_ROWS", 3)
+        self.patch(store_module, "_SWEEP_NUMBERS", 3)
         store = await self.opened()
         await store.provision([], [CRM], at=NOON, overlap=0)
         kept: dict[str, list[int]] = {"calls": [], "notifications": [], "events": [], "deliveries": []}
@@ -63,7 +66,18 @@ class SweepTests(StoreCase):
             )
         self.assertEqual(
             swept,
-            Swept(calls=10, notifications=12, events=10, deliveries=12, attempts=12, registration_changes=1),
+            Swept(
+                calls=10,
+                notifications=12,
+                events=10,
+                deliveries=12,
+                attempts=12,
+                registration_changes=1,
+                numbers=20,
+            ),
+        )
+        self.assertEqual(
+            self.rows("SELECT DISTINCT call FROM numbers ORDER BY call"), [(id,) for id in kept["calls"]]
         )
         # The attempt of what is still owed is there, as is the young registration.
         self.assertEqual(len(self.rows("SELECT id FROM attempts")), 1)
@@ -85,6 +99,52 @@ class SweepTests(StoreCase):
             await store.accept(None, [self.made.call()], [], [])
             self.assertFalse(sweep.called)
         self.assertEqual((await sweep).calls, 10)
+
+    async def test_what_is_not_of_calls_has_a_time_of_its_own(self) -> None:
+        store = await self.opened()
+        minute = NOON // (60 * SECOND)
+        for day in (0, 1, 50):
+            await store.sample(minute + day * 1440, {"hq": day, "branch": 1})
+        for days in (0, 1):
+            self.made.now = NOON + days * DAY
+            id = self.made.id()
+            await store.access.keep(Entry(id=id, who="ann", action="create_cube", subject="hq"))
+            session = Session(name="ann", role="admin", created_at=NOON, expires_at=NOON + days * DAY)
+            await store.access.begin_session(f"chs_{days}", session)
+        swept = await store.sweep(Retention(), NOON + 90 * DAY + 3600 * SECOND)
+        self.assertEqual((swept.samples, swept.sessions, swept.audit), (2, 2, 0))
+        swept = await store.sweep(Retention(), NOON + 91 * DAY + 3600 * SECOND)
+        self.assertEqual((swept.samples, swept.sessions, swept.audit), (2, 0, 0))
+        left = self.rows("SELECT minute, active FROM samples ORDER BY active")
+        self.assertEqual(left, [(minute + 72000, 1), (minute + 72000, 50)])
+        swept = await store.sweep(Retention(), NOON + 366 * DAY + 3600 * SECOND)
+        self.assertEqual((swept.samples, swept.audit), (2, 1))
+        self.assertEqual(len(self.rows("SELECT id FROM audit")), 1)
+
+    async def test_a_session_lasts_until_it_is_over(self) -> None:
+        store = await self.opened()
+        await store.access.begin_session(
+            "chs_1", Session(name="ann", role="admin", created_at=0, expires_at=NOON)
+        )
+        self.assertEqual((await store.sweep(Retention(), NOON - 1)).sessions, 0)
+        self.assertEqual((await store.sweep(Retention(), NOON)).sessions, 1)
+
+    async def test_sums_of_hours_outlive_their_calls(self) -> None:
+        store = await self.opened()
+        call = self.made.call(disconnected_at=NOON)
+        ended = self.made.event(call, CallState.DISCONNECTED)
+        await store.accept(None, [call], [ended], [])
+        swept = await store.sweep(Retention(), NOON + 399 * DAY)
+        self.assertEqual((swept.calls, swept.numbers, swept.hourly), (1, 2, 0))
+        swept = await store.sweep(Retention(), NOON + 401 * DAY)
+        self.assertEqual((swept.hourly, self.rows("SELECT * FROM hourly")), (1, []))
+
+    async def test_sums_of_hours_stay_as_long_as_calls(self) -> None:
+        store = await self.opened()
+        call = self.made.call(disconnected_at=NOON)
+        await store.accept(None, [call], [self.made.event(call, CallState.DISCONNECTED)], [])
+        swept = await store.sweep(Retention(calls=500 * 86_400), NOON + 499 * DAY)
+        self.assertEqual((swept.calls, swept.hourly), (0, 0))
 
     async def test_a_retention_longer_than_time_deletes_nothing(self) -> None:
         store = await self.opened()
