@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from cubehook import __version__, config
 from cubehook.delivery.deadlines import Alarm
 from cubehook.delivery.dispatcher import Dispatcher
-from cubehook.delivery.lanes import Status
+from cubehook.delivery.means import Status
 from cubehook.events import Micros, iso
 from cubehook.interfaces import ITransport, ITransportPlugin
 from cubehook.net.egress import policy_from

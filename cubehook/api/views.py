@@ -8,7 +8,7 @@ import msgspec
 
 from cubehook import config
 from cubehook.config_rules import rule
-from cubehook.delivery.lanes import Status
+from cubehook.delivery.means import Status
 from cubehook.delivery.redelivery import LEAST_PER_SECOND, MOST_PER_SECOND
 from cubehook.events import CallState, Granularity, Micros, NoticeType, iso
 from cubehook.ids import id_text, id_time, parse_id

@@ -9,7 +9,7 @@ from cubehook import config
 from cubehook.api import views
 from cubehook.api.errors import ConflictError, NotFoundError
 from cubehook.api.operations import Caller, operation
-from cubehook.delivery.lanes import Status
+from cubehook.delivery.means import Status
 from cubehook.events import Micros, iso
 from cubehook.store.errors import ProvisionedError
 from cubehook.text import printable

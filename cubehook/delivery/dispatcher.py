@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import config
-from cubehook.delivery.lanes import Backlog, Lanes, Means, Observer, Status
+from cubehook.delivery.lanes import Lanes
+from cubehook.delivery.means import Backlog, Means, Observer, Status
 from cubehook.delivery.payload import Renderer
 from cubehook.delivery.window import WINDOW
 from cubehook.events import CallState, Event, Granularity, Micros, Notice
@@ -109,7 +110,7 @@ class Dispatcher:
         such webhook.
         """
         old = self._lanes[webhook.id]
-        if trouble is None and _receiver(webhook) == _receiver(old.webhook):
+        if trouble is None and receiver(webhook) == receiver(old.webhook):
             trouble = old.trouble
         self._lanes[webhook.id] = self._new_lanes(webhook, transport, old.backlog, trouble)
         self._reroute()
@@ -272,6 +273,6 @@ class Dispatcher:
         return self._lanes[webhook].status()
 
 
-def _receiver(webhook: config.Webhook) -> tuple[object, ...]:
+def receiver(webhook: config.Webhook) -> tuple[object, ...]:
     """What decides how a webhook's receiver answers."""
     return webhook.transport, webhook.url, webhook.method, webhook.headers, webhook.options

@@ -7,37 +7,29 @@ What may be sent next is the business of its window.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-import msgspec
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import config
 from cubehook.delivery.answers import malformed
-from cubehook.delivery.breaker import Breaker, State
-from cubehook.delivery.deadlines import Alarm, Deadlines
-from cubehook.delivery.payload import Renderer, RenderError
-from cubehook.delivery.schedule import LONGEST_HOLD, wait_after
+from cubehook.delivery.deadlines import Deadlines
+from cubehook.delivery.holding import Holding, answer
+from cubehook.delivery.means import Backlog, Means, Status
+from cubehook.delivery.payload import RenderError
+from cubehook.delivery.schedule import wait_after
 from cubehook.delivery.window import RECORD_SECONDS, WINDOW, Lane, Window
-from cubehook.events import Micros, Notice, iso
-from cubehook.ids import Ids, id_text
-from cubehook.interfaces import IDeliveryStore, ITransport, Outbound, Sent
+from cubehook.events import Micros, Notice
+from cubehook.ids import id_text
+from cubehook.interfaces import ITransport, Outbound, Sent
 from cubehook.records import Attempt, Delivery, DeliveryStatus, ErrorClass, Trouble
 from cubehook.text import printable
 
 TIMEOUT_MARGIN = 2.0
 """Seconds past its own timeout after which a transport is cancelled."""
-
-TOLD_AFTER = 60.0
-"""Seconds of failure after which a webhook counts as failing in the eyes of an operator."""
-
-_SAVED_HOLD: Micros = 10_000_000
-"""A hold shorter than this is not worth being kept over a restart."""
 
 _TRIED_AGAIN: Micros = 1_000_000
 """How soon a delivery may be tried again whose attempt spent nothing."""
@@ -52,79 +44,6 @@ _LONGEST_START_AGAIN = 60.0
 
 _STOP_SECONDS = 5.0
 """How long a transport may take to stop."""
-
-
-class Observer(Protocol):
-    """
-    Is told what happens to deliveries: for logs and metrics.
-
-    Called in the reactor's thread, after the fact; must be quick.  What it raises is logged.
-    """
-
-    def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
-        """An attempt is over; `delivery` already stands as it stands after it."""
-
-    def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
-        """`delivery` was not delivered while that was worth something, and is over."""
-
-    def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
-        """Nothing is sent to `webhook` before `until`; may come again with a later time."""
-
-    def released(self, webhook: config.Webhook) -> None:
-        """`webhook` was held and is sent to again."""
-
-    def failing(self, webhook: config.Webhook, since: Micros, why: str) -> None:
-        """`webhook` has been failing for `TOLD_AFTER` seconds or more; told once until it recovers."""
-
-    def recovered(self, webhook: config.Webhook, since: Micros) -> None:
-        """`webhook`, of which `failing` or `disabled` was told, takes events again; it had failed `since`."""
-
-    def disabled(self, webhook: config.Webhook, reason: str) -> None:
-        """`webhook` wants nothing any more, or has failed for too long; what is pending stays pending."""
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    How a webhook's deliveries stand.
-
-    `enabled` is False once its settings, its receiver or its failures have disabled it.
-    `pending` are those that are not over, on disk or in memory; `resident` those in memory.
-    `state` is the breaker's; `held_until` is None unless nothing is sent until then.  `failures` are those in
-    a row, the first of them at `failing_since`.  `problem` says in words why nothing is sent at all,
-    None if something may be.
-    """
-
-    enabled: bool
-    pending: int
-    resident: int
-    in_flight: int
-    state: State
-    held_until: Micros | None
-    failures: int
-    failing_since: Micros | None
-    problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What all webhooks deliver with."""
-
-    store: IDeliveryStore
-    ids: Ids
-    now: Callable[[], Micros]
-    random: Callable[[], float]
-    reactor: IReactorTime
-    observer: Observer
-    renderer: Renderer
-
-
-class Backlog:
-    """How many deliveries of a webhook are pending, whichever lanes they are sent through."""
-
-    __slots__ = ("pending",)
-
-    def __init__(self, pending: int) -> None:
-        self.pending = pending
 
 
 class _Flight:
@@ -194,21 +113,6 @@ class Lanes:
         """Seconds after which an attempt is cancelled."""
         self._rendering = means.renderer.of(webhook)
         self._expire = {state: int(seconds * 1_000_000) for state, seconds in webhook.expire.items()}
-        patience = defaults.disable_after if webhook.disable_after is None else webhook.disable_after
-        self._patience: Micros = patience * 1_000_000
-        self._breaker = Breaker(
-            defaults.concurrency if webhook.concurrency is None else webhook.concurrency,
-            webhook.breaker or defaults.breaker,
-        )
-        self._told = False
-        """An observer was told that it fails, or was disabled: it is to be told when that is over."""
-        self._saved = False
-        """The store holds a trouble of it."""
-        if trouble is not None:
-            self._breaker.restore(trouble)
-            self._told = trouble.told
-            self._saved = True
-
         self.wanted = webhook.enabled
         """Whether new events may be meant for this webhook."""
         self._problem: str | None = "not started" if webhook.enabled else "disabled"
@@ -220,7 +124,7 @@ class Lanes:
         self._window = Window(
             webhook.id, means.store, means.ids, means.now, means.reactor, window, changed=self._pump
         )
-        self._hold_alarm = Alarm(means.reactor, means.now, self._hold_over)
+        self._holding = Holding(webhook, defaults, means, trouble, self._hold_over)
         self._flights: Deadlines[_Flight] = Deadlines(
             means.reactor, self.longest_attempt, self._flight_overdue
         )
@@ -255,8 +159,7 @@ class Lanes:
         if self._closing:
             return
         self._problem = None
-        if self._breaker.held_until is not None:
-            self._hold_alarm.at(self._breaker.held_until)
+        self._holding.open()
         self._window.open()
 
     def start(self) -> None:
@@ -277,7 +180,7 @@ class Lanes:
         if self._starting is not None:
             self._starting.cancel()
         self._window.close()
-        self._hold_alarm.cancel()
+        self._holding.close()
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
@@ -313,31 +216,23 @@ class Lanes:
             idle.callback(None)
 
     def status(self) -> Status:
+        breaker = self._holding.breaker
         return Status(
             enabled=self.wanted,
             pending=self.backlog.pending,
             resident=self._window.resident,
             in_flight=len(self._flights),
-            state=self._breaker.state,
-            held_until=self._breaker.held_until,
-            failures=self._breaker.failures,
-            failing_since=self._breaker.failing_since,
+            state=breaker.state,
+            held_until=breaker.held_until,
+            failures=breaker.failures,
+            failing_since=breaker.failing_since,
             problem=self._problem,
         )
 
     @property
     def trouble(self) -> Trouble | None:
         """Why it is held back, for lanes that take its place; None if it is not."""
-        breaker = self._breaker
-        if breaker.state is State.CLOSED:
-            return None
-        now = self._means.now()
-        return Trouble(
-            failing_since=breaker.failing_since or now,
-            held_until=breaker.held_until or now,
-            openings=breaker.openings,
-            told=self._told,
-        )
+        return self._holding.trouble
 
     def add(self, delivery: Delivery) -> None:
         """Take a new delivery, committed or handed to the store to be."""
@@ -359,7 +254,7 @@ class Lanes:
             return
         self._pumping = True
         turn = _TURN
-        breaker = self._breaker
+        breaker = self._holding.breaker
         ready = self._window.ready
         try:
             while ready and len(self._flights) < breaker.limit:
@@ -377,7 +272,7 @@ class Lanes:
         self._pump()
 
     def _send(self, lane: Lane) -> None:
-        breaker = self._breaker
+        breaker = self._holding.breaker
         flight = _Flight(lane, self._means.now(), trial=breaker.on_trial, healthy=not breaker.failures)
         if self._expire and self._expired(flight.delivery, flight.started_at):
             flight.landed = True
@@ -457,7 +352,7 @@ class Lanes:
         delivery.answered = sent.status
         if sent.delivered:
             delivery.status = DeliveryStatus.DELIVERED
-            self._breaker.succeeded(now)
+            self._holding.breaker.succeeded(now)
         elif sent.gone:
             delivery.due_at = now
         else:
@@ -485,15 +380,18 @@ class Lanes:
             note=sent.note,
         )
         recorded = self._record(attempt, delivery)
+        holding, tell, observer = self._holding, self._means.tell, self._means.observer
         if sent.gone and not sent.delivered:
-            self._disable(f"its receiver {_answer(sent)}: it wants no more events", now)
+            self._disable(f"its receiver {answer(sent)}: it wants no more events", now)
         elif not sent.delivered:
-            self._lose_patience(sent, now)
-        elif flight.trial and self._breaker.on_trial:
-            self._release()
-        self._tell(self._means.observer.attempted, delivery, attempt)
+            reason = holding.out_of_patience(sent, now)
+            if reason is not None:
+                self._disable(reason, now)
+        elif flight.trial and holding.breaker.on_trial:
+            holding.release()
+        tell(self.webhook, observer.attempted, delivery, attempt)
         if delivery.status is DeliveryStatus.EXPIRED:
-            self._tell(self._means.observer.expired, delivery)
+            tell(self.webhook, observer.expired, delivery)
         self._await_record(flight, recorded)
         self._pump()
 
@@ -515,7 +413,7 @@ class Lanes:
         delivery.status = DeliveryStatus.EXPIRED
         self.backlog.pending -= 1
         recorded = self._record(None, delivery)
-        self._tell(self._means.observer.expired, delivery)
+        self._means.tell(self.webhook, self._means.observer.expired, delivery)
         self._await_record(flight, recorded)
 
     def _expired(self, delivery: Delivery, at: Micros) -> bool:
@@ -533,7 +431,7 @@ class Lanes:
         An attempt spends one of the schedule's, so that an event the receiver chokes on is given up
         in the end; but not the trial of a receiver in trouble, nor the first that is told to come later.
         """
-        delivery, breaker = flight.delivery, self._breaker
+        delivery = flight.delivery
         told_later = sent.hold is not None
         wait: float | None = None
         if not sent.permanent:
@@ -542,13 +440,7 @@ class Lanes:
                 wait = wait_after(delivery.spent, self._retry, self._jitter, self._means.random())
             else:
                 wait = 0.0
-        if sent.hold is not None and sent.hold > 0.0:
-            self._hold(breaker.asked(now, now + int(min(sent.hold, LONGEST_HOLD) * 1_000_000)), _answer(sent))
-        elif not sent.permanent and breaker.failed(
-            now, self._means.random(), trial=flight.trial, unavailable=told_later
-        ):
-            assert breaker.held_until is not None
-            self._hold(breaker.held_until, sent.error or _answer(sent))
+        self._holding.failed(sent, now, trial=flight.trial)
         if wait is None:
             delivery.status = DeliveryStatus.FAILED
             self._log.warn(
@@ -556,11 +448,11 @@ class Lanes:
                 webhook=self.webhook.id,
                 delivery=id_text(delivery.id),
                 attempts=delivery.attempts,
-                why=printable(sent.error or _answer(sent)),
+                why=printable(sent.error or answer(sent)),
             )
             return
         due = now + (int(wait * 1_000_000) or _TRIED_AGAIN)
-        delivery.due_at = max(due, breaker.held_until or 0)
+        delivery.due_at = max(due, self._holding.breaker.held_until or 0)
         if self._expire and self._expired(delivery, delivery.due_at):
             delivery.status = DeliveryStatus.EXPIRED
 
@@ -595,70 +487,11 @@ class Lanes:
 
     # Holding back
 
-    def _hold(self, until: Micros, why: str) -> None:
-        if self._problem is not None:
-            return
-        now, breaker = self._means.now(), self._breaker
-        if breaker.failures == 1 or breaker.openings == 1:
-            self._log.warn(
-                "Webhook {webhook} is held back for {seconds:.0f} s, failures in a row: {failures}; {why}",
-                webhook=self.webhook.id,
-                seconds=(until - now) / 1_000_000,
-                failures=breaker.failures,
-                why=printable(why),
-            )
-        self._hold_alarm.at(until)
-        self._tell(self._means.observer.held, until, why)
-        since = breaker.failing_since
-        if not self._told and since is not None and now - since >= TOLD_AFTER * 1_000_000:
-            self._told = True
-            self._log.error(
-                "Webhook {webhook} has been failing for {seconds:.0f} s: {why}. Its events wait",
-                webhook=self.webhook.id,
-                seconds=(now - since) / 1_000_000,
-                why=printable(why),
-            )
-            self._tell(self._means.observer.failing, since, why)
-        if until - now >= _SAVED_HOLD:
-            self._save(self.trouble)
-
     def _hold_over(self) -> None:
         # What was held back falls due at the end of the hold, and one of it is to be the trial.
         self._window.look()
-        breaker = self._breaker
-        held_until = breaker.held_until
-        if held_until is None:
-            return
-        if self._means.now() < held_until:
-            self._hold_alarm.at(held_until)
-        elif self._window.may_have_more or breaker.openings:
-            breaker.try_once()
-        else:
-            self._release()
+        self._holding.over(something_to_try=self._window.may_have_more)
         self._pump()
-
-    def _release(self) -> None:
-        since = self._breaker.failing_since
-        self._breaker.release()
-        self._log.info("Webhook {webhook} is sent to again", webhook=self.webhook.id)
-        if self._saved:
-            self._save(None)
-        self._tell(self._means.observer.released)
-        if self._told:
-            self._told = False
-            self._tell(self._means.observer.recovered, since or self._means.now())
-
-    def _save(self, trouble: Trouble | None) -> None:
-        self._saved = trouble is not None
-        saving = Deferred.fromCoroutine(self._means.store.save_trouble(self.webhook.id, trouble))
-        _ = saving.addErrback(self._bug)
-
-    def _lose_patience(self, sent: Sent, now: Micros) -> None:
-        since = self._breaker.failing_since
-        if self._patience and since is not None and now - since >= self._patience:
-            self._disable(
-                f"it has failed since {iso(since)}, the last time with: {sent.error or _answer(sent)}", now
-            )
 
     def _disable(self, reason: str, now: Micros) -> None:
         if self._problem is not None:
@@ -666,7 +499,6 @@ class Lanes:
         self._problem = reason
         self.wanted = False
         self._window.close()
-        self._hold_alarm.cancel()
         self._log.error(
             "Webhook {webhook} is disabled: {reason}. Its pending deliveries wait until it is enabled again",
             webhook=self.webhook.id,
@@ -675,26 +507,8 @@ class Lanes:
         self._gone()
         disabling = Deferred.fromCoroutine(self._means.store.disable_webhook(self.webhook.id, reason, now))
         _ = disabling.addErrback(self._bug)
-        # Enabled again, it is tried once before the rest.
-        self._save(
-            Trouble(
-                failing_since=self._breaker.failing_since or now,
-                held_until=now,
-                openings=self._breaker.openings,
-                told=True,
-            )
-        )
-        self._tell(self._means.observer.disabled, reason)
-
-    # Telling
-
-    def _tell(self, method: Callable[..., None], *arguments: object) -> None:
-        try:
-            method(self.webhook, *arguments)
-        except Exception:
-            self._log.failure(
-                "An observer of webhook {webhook} failed; deliveries go on", webhook=self.webhook.id
-            )
+        self._holding.disabled(now)
+        self._means.tell(self.webhook, self._means.observer.disabled, reason)
 
     def _cancelled_or_bug(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -702,7 +516,3 @@ class Lanes:
 
     def _bug(self, failure: Failure) -> None:
         self._log.failure("Webhook {webhook}: something went wrong", failure, webhook=self.webhook.id)
-
-
-def _answer(sent: Sent) -> str:
-    return f"answered {sent.status}" if sent.status is not None else "asked for it"

@@ -14,7 +14,8 @@ from zope.interface.verify import verifyObject
 
 from cubehook import config
 from cubehook.delivery.breaker import State
-from cubehook.delivery.lanes import TIMEOUT_MARGIN, TOLD_AFTER
+from cubehook.delivery.lanes import TIMEOUT_MARGIN
+from cubehook.delivery.means import TOLD_AFTER
 from cubehook.delivery.window import RECORD_SECONDS
 from cubehook.events import CallState, Event, Granularity, Notice, NoticeType, iso
 from cubehook.ids import id_text
