@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 _EXTRA: Final = "cubehook.rule"
+GIVEN_AS_TEXT: Final = "x-given-as-text"
+"""Marks in msgspec's JSON Schemas what is given as a text, whatever that becomes."""
+
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -50,8 +53,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rule(expected: str, read: Callable[[str], Any], show: Callable[[str], str] | None = str) -> msgspec.Meta:
-    """A `Rule` as a type's metadata."""
-    return msgspec.Meta(extra={_EXTRA: Rule(expected=expected, read=read, show=show)})
+    """A `Rule` as a type's metadata; `cubehook.schemas` makes a JSON Schema of its text."""
+    return msgspec.Meta(
+        extra={_EXTRA: Rule(expected=expected, read=read, show=show)},
+        extra_json_schema={GIVEN_AS_TEXT: True, "description": expected},
+    )
 
 
 def rule_of(extra: dict[str, Any] | None) -> Rule | None:

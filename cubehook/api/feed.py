@@ -61,7 +61,11 @@ def event_id(text: str) -> str:
     return text
 
 
-LastEvent: TypeAlias = Annotated[str, rule("the id of an event", event_id)]
+LastEvent: TypeAlias = Annotated[
+    str,
+    rule("the id of an event", event_id),
+    msgspec.Meta(extra_json_schema={"pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{12}(-L?[1-9][0-9]{0,8})?$"}),
+]
 
 
 class EventsQuery(msgspec.Struct, frozen=True):

@@ -20,11 +20,17 @@ Time: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date
 """A time that is shown: RFC 3339, in UTC."""
 
 TimeGiven: TypeAlias = Annotated[
-    Micros, rule("a time with its zone, such as 2024-11-23T16:03:36Z", parse_time)
+    Micros,
+    rule("a time with its zone, such as 2024-11-23T16:03:36Z", parse_time),
+    msgspec.Meta(extra_json_schema={"format": "date-time"}),
 ]
 """A time that is taken."""
 
-IdGiven: TypeAlias = Annotated[int, rule("an id of 13 characters", parse_id)]
+IdGiven: TypeAlias = Annotated[
+    int,
+    rule("an id of 13 characters", parse_id),
+    msgspec.Meta(extra_json_schema={"pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{12}$"}),
+]
 """An id that is taken."""
 
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=200)]
