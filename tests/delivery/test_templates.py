@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -91,6 +92,10 @@ class MadeTests(SynchronousTestCase):
             },
             made(source, event),
         )
+
+    def test_nesting(self) -> None:
+        self.assertEqual([[[]]], made("[[[]]]"))
+        made("[" * 100 + "]" * 100)
 
     def test_a_value_can_be_a_key(self) -> None:
         self.assertEqual({"hq": 1, "x hq": 2}, made('{ {{ cube }}: 1, "x {{ cube }}": 2}'))
@@ -250,31 +255,39 @@ def ten(inside: str, deep: int) -> str:
 
 
 LONG = "a" * 12_000
-RUNNING_BOMBS = {
-    "nested loops": ten("", 9),
-    "output": ten("x" * 500, 4),
-    "values": ten("{{ cube }}", 5),
-    "filters": ten("{{ cube | upper | lower | trim }}", 5),
-    "long texts in a loop": f"{{% set s = '{LONG}' %}}" + ten("{% if s | upper == s %}{% endif %}", 4),
-    "searches in a loop": f"{{% set s = '{LONG}' %}}" + ten("{% if 'ab' in s %}{% endif %}", 5),
-    "slices in a loop": f"{{% set s = '{LONG}' %}}" + ten("{% set t = s[1:] %}", 4),
-    "doubled texts": "{% set x = 'ab' %}" + "{% set x = x ~ x %}" * 60 + "{{ x }}",
-    "added texts": "{% set x = 'ab' %}" + "{% set x = x + x %}" * 60 + "{{ x }}",
-    "added lists": "{% set x = [1] %}" + "{% set x = x + x %}" * 60 + "{{ x }}",
-    "doubled lists": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}",
-    "compared lists": "{% set x = [1] %}{% set y = [1] %}"
-    + "{% set x = [x, x] %}{% set y = [y, y] %}" * 60
-    + "{{ x == y }}",
-    "hashed tuples": "{% set x = (1, 1) %}" + "{% set x = (x, x) %}" * 60 + "{{ {x: 1} }}",
-    "doubled objects": "{% set x = {} %}" + "{% set x = {'a': x, 'b': x} %}" * 60 + "{{ x }}",
-    "squared numbers": "{% set x = 99 %}" + "{% set x = x * x %}" * 60 + "{{ x }}",
-    "multiplied text": "{{ 'a' * 10000000000 }}",
-    "multiplied list": "{{ [1] * 10000000000 }}",
-    "width of a format": "{{ '%9999999999d' % 3 }}",
-    "replacement": f"{{{{ '{'a' * 6000}' | replace('a', '{'b' * 6000}') }}}}",
-    "separator": f"{{{{ [{'1,' * 900}] | join('{'b' * 6000}') }}}}",
-    "time format": "{{ timestamp | localtime('UTC', '%9999999999Y') }}",
-    "zones": ten("{{ timestamp | localtime('UTC') }}", 4),
+WORK, TEXTS, VALUES, OUTPUT = "less work", "texts of at most", "values of at most", "a payload of at most"
+NUMBERS = "numbers on both sides"
+BOMBS = {
+    "nested loops": (ten("", 9), WORK),
+    "what a loop does": (ten("{% if cube %}{% endif %}" * 100, 3), WORK),
+    "output": (ten("x" * 500, 3), OUTPUT),
+    "values": (ten("{{ cube }}", 5), WORK),
+    "filters": (ten("{{ cube | upper | lower | trim }}", 5), WORK),
+    "filters that take long": (ten("{{ timestamp | localtime('UTC') }}", 3), WORK),
+    "long texts": (f"{{% set s = '{LONG}' %}}" + ten("{% if s | upper %}{% endif %}", 3), WORK),
+    "comparisons": (f"{{% set s = '{LONG}' %}}" + ten("{% if s == 'x' %}{% endif %}", 3), WORK),
+    "searches": (f"{{% set s = '{LONG}' %}}" + ten("{% if 'ab' in s %}{% endif %}", 3), WORK),
+    "tests": (f"{{% set s = '{LONG}' %}}" + ten("{% if s is eq 'x' %}{% endif %}", 3), WORK),
+    "tested with": (f"{{% set s = '{LONG}' %}}" + ten("{% if 'x' is eq s %}{% endif %}", 3), WORK),
+    "ends": (f"{{% set s = '{LONG}' %}}" + ten("{% if s.endswith('x') %}{% endif %}", 3), WORK),
+    "beginnings": (f"{{% set s = '{LONG}' %}}" + ten("{% if 'x'.startswith(s) %}{% endif %}", 3), WORK),
+    "filters of long texts": (f"{{% set s = '{LONG}' %}}" + ten("{% if s | last %}{% endif %}", 3), WORK),
+    "texts of lists": (f"{{% set s = '{LONG}' %}}{{% set x = [s,s,s,s,s,s] | string %}}", TEXTS),
+    "slices": (f"{{% set s = '{LONG}' %}}" + ten("{% set t = s[1:] %}", 3), WORK),
+    "keys": (f"{{% set s = '{LONG}' %}}" + ten("{% if {}[s] is defined %}{% endif %}", 3), WORK),
+    "doubled texts": ("{% set x = 'ab' %}" + "{% set x = x ~ x %}" * 60 + "{{ x }}", TEXTS),
+    "added texts": ("{% set x = 'ab' %}" + "{% set x = x + x %}" * 60 + "{{ x }}", TEXTS),
+    "added lists": ("{% set x = [1] %}" + "{% set x = x + x %}" * 60 + "{{ x }}", VALUES),
+    "doubled lists": ("{% set x = [1] %}" + "{% set x = [x, x] %}\n" * 60 + "{{ x }}", VALUES),
+    "doubled tuples": ("{% set x = (1, 1) %}" + "{% set x = (x, x) %}\n" * 60 + "{{ {x: 1} }}", VALUES),
+    "doubled objects": ("{% set x = {} %}" + "{% set x = {'a': x, 'b': x} %}\n" * 60 + "{{ x }}", VALUES),
+    "squared numbers": ("{% set x = 99 %}" + "{% set x = x * x %}" * 60 + "{{ x }}", "numbers below"),
+    "multiplied text": ("{{ 'a' * 10000000000 }}", NUMBERS),
+    "multiplied list": ("{{ [1] * 10000000000 }}", NUMBERS),
+    "width of a format": ("{{ '%9999999999d' % 3 }}", NUMBERS),
+    "replacement": (f"{{{{ '{'a' * 6000}' | replace('a', '{'b' * 6000}') }}}}", TEXTS),
+    "separator": (f"{{{{ [{'1,' * 900}] | join('{'b' * 6000}') }}}}", TEXTS),
+    "time format": ("{{ timestamp | localtime('UTC', '%9999999999Y') }}", "directives such as"),
 }
 REFUSED = {
     "{{ 2 ** 99999999999 }}": "**",
@@ -316,10 +329,27 @@ class FenceTests(SynchronousTestCase):
     timeout = 60
 
     def test_bombs_are_stopped(self) -> None:
-        for name, source in RUNNING_BOMBS.items():
+        for name, (source, words) in BOMBS.items():
             self.assertLessEqual(len(source), MAX_SOURCE, name)
-            with self.assertRaises(TemplateError, msg=name):
-                templates.maker(with_template(source))(call_event())
+            make = templates.maker(with_template(source))
+            tracemalloc.start()
+            try:
+                with self.assertRaises(TemplateError, msg=name) as caught:
+                    make(call_event())
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertIn(words, caught.exception.expected, name)
+            self.assertLess(peak, 4_000_000, name)
+            if words == VALUES and "\n" in source:
+                # Where it is made, and not only where it is used.
+                assert caught.exception.line is not None
+                self.assertLess(caught.exception.line, 60, name)
+
+    def test_an_event_that_is_too_large_is_not_written(self) -> None:
+        with self.assertRaises(TemplateError) as caught:
+            made('"{{ calling_number }}"', call_event(calling_number="1" * 70_000))
+        self.assertIn(TEXTS, caught.exception.expected)
 
     def test_what_is_refused_is_refused_before_it_runs(self) -> None:
         for source, words in REFUSED.items():
@@ -361,6 +391,9 @@ class FenceTests(SynchronousTestCase):
         make = templates.maker(with_template("{% set cube = 'x' %}[{{ cube }}, {{ event.cube }}]"))
         self.assertEqual(make(event), make(event))
         self.assertEqual(["x", "hq"], json.loads(make(event)[0]))
+
+
+NO_COMMA = "no comma after the last of a list or object"
 
 
 class CheckTests(SynchronousTestCase):
@@ -410,9 +443,9 @@ class CheckTests(SynchronousTestCase):
     def test_json_errors_tell_line_and_column(self) -> None:
         for source, expected in {
             '{\n"a": {{ cube }}\n  "b": 1\n}': "a comma, or the end of the list or object (line 3, column 3",
-            '{\n  "a": 1,\n  "b": 2,\n}': "no comma before the } that follows (line 3, column 9",
-            "[{% if cube %}1 , {% endif %}]": "no comma before the ] that follows (line 1, column 17",
-            "[{% for x in [1, 2] %}{{ x }},{% endfor %}]": "no comma before the ] that follows (line 1, for",
+            '{\n  "a": 1,\n  "b": 2,\n}': NO_COMMA + " (line 3, column 9",
+            "[{% if cube %}1 , {% endif %}]": NO_COMMA + " (line 1, column 17",
+            "[{% for x in [1, 2] %}{{ x }},{% endfor %}]": NO_COMMA + " (line 1, for",
             '{"a": }': "a value (line 1, column 7",
             '{"a" 1}': "a colon after the key (line 1, column 6",
             '{"a": "x\ny"}': r"\n for a line break inside a text, \t for a tab (line 1, column 9",
@@ -430,6 +463,11 @@ class CheckTests(SynchronousTestCase):
             "JSON: a comma, or the end of the list or object (line 3, for an answered call)", expected
         )
 
+    def test_lines_may_end_in_any_way(self) -> None:
+        for end in ("\n", "\r\n", "\r"):
+            found = self.expected(f"[1,{end}{{{{ cube }}}} 2]")[0]
+            self.assertIn("(line 2, column 12, for", found, repr(end))
+
     def test_what_json_does_not_have(self) -> None:
         for source, words in {
             "": "JSON, and not nothing",
@@ -440,6 +478,7 @@ class CheckTests(SynchronousTestCase):
             '{"a": 1, "a": 2}': "not a twice",
             '["\\{{ cube }}"]': "no backslash before a value (line 1",
             "[" * 5000 + "]" * 5000: "not nested so deeply",
+            '{"a":' * 100 + "1" + "}" * 100: "not nested so deeply",
             "9" * 6000: "fewer digits",
         }.items():
             self.assertIn(words, self.expected(source)[0])

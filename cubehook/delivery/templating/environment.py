@@ -50,7 +50,6 @@ class Piece(str):
 
 @pass_context
 def _own_text(context: Context, index: int) -> Piece:
-    context.parent[METER].spend(1)
     piece = Piece()
     piece.text = index
     return piece

@@ -43,7 +43,7 @@ def encoded(value: Any) -> str:
         return str.__str__(value)
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise TemplateError(f"a value that JSON has, and not {_kind(value)}") from None
 
 

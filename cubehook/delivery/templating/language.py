@@ -163,11 +163,6 @@ class Metering(NodeTransformer):
             node.arg = self._weighed(node.arg)
         return node
 
-    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
-        self.generic_visit(node)
-        node.key = self._weighed(node.key)
-        return node
-
     def visit_List(self, node: nodes.List) -> nodes.Node:
         self.generic_visit(node)
         return self._weighed(node)

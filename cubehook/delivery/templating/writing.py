@@ -16,13 +16,17 @@ from cubehook.delivery.templating.meter import MAX_OUTPUT
 _IN_TEXT: Final = re.compile(r'(?:[^"\\]+|\\.)*', re.DOTALL)
 _OUTSIDE, _INSIDE, _ESCAPING = range(3)
 
+_MAX_NESTING: Final = 100
+_TOO_DEEP: Final = "JSON that is not nested so deeply"
+_NO_COMMA: Final = "JSON: no comma after the last of a list or object"
+
 # What Python's parser says, and what it should have found instead.
 _EXPECTED: Final = {
     "Expecting ',' delimiter": "JSON: a comma, or the end of the list or object",
     "Expecting ':' delimiter": "JSON: a colon after the key",
     "Expecting property name enclosed in double quotes": "JSON: a key in double quotes",
-    "Illegal trailing comma before end of object": "JSON: no comma after the last of an object",
-    "Illegal trailing comma before end of array": "JSON: no comma after the last of a list",
+    "Illegal trailing comma before end of object": _NO_COMMA,
+    "Illegal trailing comma before end of array": _NO_COMMA,
     "Expecting value": "JSON: a value",
     "Extra data": "JSON: nothing after its end",
     "Invalid control character": r"JSON: \n for a line break inside a text, \t for a tab",
@@ -85,23 +89,26 @@ class Draft:
         """
         text = "".join(self._parts)
         try:
-            return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+            value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
             if not text.strip():
                 raise TemplateError("JSON, and not nothing") from None
             raise self._not_json(error, text, source) from None
         except RecursionError:
-            raise TemplateError("JSON that is not nested so deeply") from None
+            raise TemplateError(_TOO_DEEP) from None
         except ValueError:  # a number of thousands of digits
             raise TemplateError("numbers of fewer digits") from None
+        if _is_deep(value):
+            raise TemplateError(_TOO_DEEP)
+        return value
 
     def _not_json(self, error: json.JSONDecodeError, text: str, source: Sequence[str]) -> TemplateError:
         at, message = error.pos, error.msg.partition(" at")[0].removesuffix(":")
         expected = _EXPECTED.get(message, "JSON")
         comma = _LAST_COMMA.search(text, 0, at)
         if comma is not None and text[at : at + 1] in ("]", "}"):
-            # Python tells of the bracket, and newer ones of the comma.
-            at, expected = comma.start(), f"JSON: no comma before the {text[at]} that follows"
+            # Before 3.13 Python tells of the bracket, and then of the comma.
+            at, expected = comma.start(), _NO_COMMA
         span = next(each for each in reversed(self._spans) if each.start <= at)
         if span.text is None:
             return TemplateError(expected, span.line)
@@ -140,6 +147,22 @@ def after(text: str, state: int) -> int:
                 state = _OUTSIDE if text[at] == '"' else _ESCAPING
                 at += 1
     return state
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether `value` is nested more deeply than whoever writes or reads it should have to bear."""
+    level = [value]
+    for _ in range(_MAX_NESTING):
+        inside: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inside += each.values()
+            elif isinstance(each, list):
+                inside += each
+        if not inside:
+            return False
+        level = inside
+    return True
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
