@@ -273,6 +273,12 @@ def _enable(argv: Sequence[str]) -> int:
     return enable(argv)
 
 
+def _trace(argv: Sequence[str]) -> int:
+    from cubehook.commands.trace import trace
+
+    return trace(argv)
+
+
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=2))
 
@@ -284,5 +290,6 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
     "sink": (_sink, "receive webhooks, verify their signatures and show them"),
+    "trace": (_trace, "write down what a gateway says and is told, for some minutes"),
     "transports": (_transports, "list the transports that are installed, with their options"),
 }

@@ -31,6 +31,7 @@ from cubehook.store.store import Store
 from cubehook.xcc.client import GatewayClient, gateway_agent
 from cubehook.xcc.registrar import Registrar
 from cubehook.xcc.resource import Gateway, XccResource
+from cubehook.xcc.tracing import NO_TAPS, Taps
 
 
 class Cubes:
@@ -38,7 +39,7 @@ class Cubes:
     The cubes there are, by their ids.
 
     Their calls are tracked in `trackers`, which `intake` shares; `listener` is what gateways call, and
-    `notify` is given what webhooks may want to be told.
+    `notify` is given what webhooks may want to be told.  `taps` listen in on what is said to and by gateways.
     """
 
     _log = Logger()
@@ -56,6 +57,7 @@ class Cubes:
         intake: Intake,
         listener: XccResource,
         notify: Callable[[Event], None],
+        taps: Taps = NO_TAPS,
     ) -> None:
         self._reactor = reactor
         self._now = now
@@ -66,6 +68,7 @@ class Cubes:
         self._intake = intake
         self._listener = listener
         self._notify = notify
+        self._taps = taps
         self.provisioned = frozenset(cube.id for cube in settings.cubes)
         """Those that the configuration file has, and that nobody else may change."""
         self._cubes: dict[str, config.Cube] = {}
@@ -254,7 +257,7 @@ class Cubes:
 
         registrar = Registrar(
             cube,
-            GatewayClient(cube, gateway_agent(self._reactor), self._reactor),
+            GatewayClient(cube, gateway_agent(self._reactor), self._reactor, taps=self._taps),
             self._store,
             self._reactor,
             self._now,

@@ -37,6 +37,7 @@ from cubehook.api.control import ControlListener, caller
 from cubehook.api.cubes import CubesPart
 from cubehook.api.operations import Api
 from cubehook.api.redelivery import RedeliveryPart
+from cubehook.api.trace import TracePart
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Tracker
 from cubehook.cubes import Cubes
@@ -52,6 +53,7 @@ from cubehook.notices import about_webhook
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
+from cubehook.operations.trace import Traces, Tracing
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
 from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
@@ -120,6 +122,7 @@ class CubehookService(Service):
 
         self.metrics = metrics = Metrics()
         self.logs = Logs(settings.state_dir / "log", settings.log, reactor, wall_clock)
+        self.traces = Traces(settings.state_dir / "log", settings.log, reactor, wall_clock)
         self.store = Store(
             settings.state_dir / "cubehook.db",
             reactor,
@@ -143,7 +146,7 @@ class CubehookService(Service):
             reactor=reactor,
             on_event=self._event,
         )
-        self._gateways = XccResource(self.intake, self, wall_clock)
+        self._gateways = XccResource(self.intake, self, wall_clock, self.traces.taps)
         self.cubes = Cubes(
             settings,
             reactor,
@@ -155,6 +158,7 @@ class CubehookService(Service):
             intake=self.intake,
             listener=self._gateways,
             notify=self._notify,
+            taps=self.traces.taps,
         )
         self._health = HealthResource(metrics, self.problems)
         self._gauges()
@@ -260,7 +264,12 @@ class CubehookService(Service):
         self.ready.callback(None)
 
     def _open_control(self) -> None:
-        parts = [CubesPart(self.cubes), WebhooksPart(self), RedeliveryPart(self.redelivery, wall_clock)]
+        parts = [
+            CubesPart(self.cubes),
+            WebhooksPart(self),
+            RedeliveryPart(self.redelivery, wall_clock),
+            TracePart(self),
+        ]
         api = Api(parts, caller)
         site = AccessSite(api.resource(), self.logs.access, wall_clock, self._reactor)
         listener = ControlListener(self._settings.state_dir, site, self._reactor)
@@ -345,6 +354,7 @@ class CubehookService(Service):
         self.redelivery.stop()
         await self.dispatcher.stop(STOP_GRACE)
         await self.store.close()
+        self.traces.stop()
         self._log.info("cubehook has stopped")
         self.logs.close()
 
@@ -464,6 +474,21 @@ class CubehookService(Service):
     def registration(self, cube: str) -> Registration:
         """How a cube's registration stands; KeyError if there is no such cube."""
         return self.cubes.registration(cube)
+
+    def trace(self, cube: str, minutes: float, masked: bool = False) -> Tracing:
+        """
+        Write what a cube's gateway says and is told to `trace-CUBE.log` for so many minutes; 0 ends that.
+
+        Raises KeyError if there is no such cube, and what `cubehook.operations.trace.Traces.trace` does.
+        """
+        if cube not in self.traces.taps:
+            self.cubes.known[cube]
+        return self.traces.trace(cube, minutes, masked)
+
+    def tracing(self, cube: str) -> Tracing:
+        """How a cube's trace stands; KeyError if there is no such cube."""
+        self.cubes.known[cube]
+        return self.traces.status(cube)
 
     def _gauges(self) -> None:
         metrics = self.metrics

@@ -121,10 +121,11 @@ class LimitedRequest(Request):
     A request whose body is held in memory up to `MAX_BODY` bytes and never beyond.
 
     `too_large` tells a resource that the body was over the limit and is gone; `received_at` is
-    when the headers were complete.
+    when the headers were complete.  `cube` is set by what knows which cube's gateway sent it.
     """
 
     defaultContentType = None
+    cube: str | None = None
     too_large = False
     received_at: Micros = 0
     _discarded = 0

@@ -7,7 +7,7 @@ under way at a time, each on a connection of its own, and one that met a closed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from itertools import count
 from urllib.parse import urlsplit
@@ -39,6 +39,7 @@ from cubehook.net.tls import UntrustedError, verified
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
+from cubehook.xcc.tracing import NO_TAPS, Taps
 
 APPLICATION_NAME = "cubehook"
 
@@ -151,19 +152,23 @@ class GatewayClient:
     Sends requests to one cube's gateway, one after another.
 
     Every request raises a `GatewayError` unless it got the answer it asked for, at the latest `timeout`
-    seconds after it was sent; requests wait for each other before that.  `trace`, if set, is given what
-    is sent and received: ("sent" or "received", the SOAP envelope).
+    seconds after it was sent; requests wait for each other before that.  The cube's tap among `taps`, if
+    there is one, is told what is sent and received.
     """
 
-    trace: Callable[[str, bytes], None] | None = None
-
     def __init__(
-        self, cube: Cube, agent: IAgent, reactor: IReactorTime, timeout: float = ANSWER_SECONDS
+        self,
+        cube: Cube,
+        agent: IAgent,
+        reactor: IReactorTime,
+        timeout: float = ANSWER_SECONDS,
+        taps: Taps = NO_TAPS,
     ) -> None:
         self._cube = cube
         self._agent = agent
         self._reactor = reactor
         self._timeout = timeout
+        self._taps = taps
         self._lock = DeferredLock()
         self._epoch = f"{int(reactor.seconds()):X}"
         self._count = count(1)
@@ -238,8 +243,23 @@ class GatewayClient:
         return self._read(response, answer)
 
     async def _post(self, body: bytes) -> tuple[IResponse, bytes]:
-        if self.trace is not None:
-            self.trace("sent", body)
+        tap = self._taps.get(self._cube.id)
+        if tap is None:
+            return await self._send(body)
+        exchange = tap.sent(self._where, self._request_head(body), body)
+        try:
+            response, answer = await self._send(body)
+        except Exception as error:
+            cause = _cause(error)
+            late = isinstance(cause, CancelledError)
+            tap.failed(
+                exchange, "it was no longer waited for" if late else str(cause) or type(cause).__name__
+            )
+            raise
+        tap.heard(exchange, self._where, _response_head(response), answer)
+        return response, answer
+
+    async def _send(self, body: bytes) -> tuple[IResponse, bytes]:
         # A client of its own for each request: nothing is kept between them, cookies included.
         response = await HTTPClient(self._agent).request(
             "POST",
@@ -252,10 +272,20 @@ class GatewayClient:
         )
         body_received = _Body(self._where)
         response.deliverBody(body_received)
-        answer = await body_received.whole
-        if self.trace is not None:
-            self.trace("received", answer)
-        return response, answer
+        return response, await body_received.whole
+
+    def _request_head(self, body: bytes) -> list[str]:
+        """What treq and the agent make of it."""
+        parts = urlsplit(self._cube.provider_url)
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        return [
+            f"POST {path} HTTP/1.1",
+            f"Host: {self._where}",
+            *_header_lines(_HEADERS),
+            f"Content-Length: {len(body)}",
+            "Accept-Encoding: gzip",
+            "Connection: close",
+        ]
 
     def _read(self, response: IResponse, answer: bytes) -> codec.Message:
         status = response.code
@@ -374,6 +404,21 @@ class _Body(Protocol):
     def _close(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
+
+
+def _response_head(response: IResponse) -> list[str]:
+    protocol, major, minor = response.version
+    phrase = response.phrase.decode("latin-1")
+    status = f"{protocol.decode('latin-1')}/{major}.{minor} {response.code} {phrase}"
+    return [status, *_header_lines(response.headers)]
+
+
+def _header_lines(headers: Headers) -> list[str]:
+    return [
+        f"{name.decode('latin-1')}: {value.decode('latin-1')}"
+        for name, values in headers.getAllRawHeaders()
+        for value in values
+    ]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

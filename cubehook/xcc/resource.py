@@ -18,6 +18,7 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
 from cubehook.config import Cube
@@ -28,6 +29,7 @@ from cubehook.net.site import MAX_BODY, LimitedRequest
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
+from cubehook.xcc.tracing import NO_TAPS, Tap, Taps
 
 SOAP_TYPE = b"application/soap+xml"
 
@@ -86,15 +88,19 @@ class XccResource:
     """
     Serves the cubes of `gateways`, which may be replaced at any time by `serve`.
 
-    `hold` makes requests wait until `release`: the service listens before it has read its state.
+    Requests wait until `release`: the service listens before it has read its state.  `taps` are told what
+    the gateways of their cubes say and are answered.
     """
 
     _log = Logger()
 
-    def __init__(self, intake: IIntake, traffic: Traffic, now: Callable[[], Micros]) -> None:
+    def __init__(
+        self, intake: IIntake, traffic: Traffic, now: Callable[[], Micros], taps: Taps = NO_TAPS
+    ) -> None:
         self._intake = intake
         self._traffic = traffic
         self._now = now
+        self._taps = taps
         self._by_path: dict[bytes, list[Gateway]] = {}
         self._held: list[Deferred[None]] | None = []
         self._app = app = Klein()
@@ -124,8 +130,42 @@ class XccResource:
         if self._held is not None:
             waiting: Deferred[None] = Deferred()
             self._held.append(waiting)
-            return waiting.addCallback(lambda _: self._receive(request))
-        return self._receive(request)
+            return waiting.addCallback(lambda _: self._heard(request))
+        return self._heard(request)
+
+    def _heard(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
+        return self._traced(request) if self._taps else self._receive(request)
+
+    def _traced(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
+        """Answer a request, and tell of it whoever listens in on its cube."""
+        answer: bytes | Deferred[bytes] | None = None
+        try:
+            answer = self._receive(request)
+        finally:
+            # What nobody can tell to be of one cube concerns all that have its path.
+            cubes = [request.cube] if request.cube else [each.id for each in self._sharing(request)]
+            taps = [self._taps[cube] for cube in cubes if cube in self._taps]
+            exchanges = [(tap, _tell_request(tap, request)) for tap in taps]
+            if answer is None:
+                for tap, exchange in exchanges:
+                    tap.failed(exchange, "cubehook failed, see cubehook.log")
+        if isinstance(answer, bytes):
+            _tell_answer(exchanges, request, answer)
+            return answer
+
+        def failed(failure: Failure) -> Failure:
+            for tap, exchange in exchanges:
+                tap.failed(exchange, f"cubehook failed, see cubehook.log: {failure.getErrorMessage()}")
+            return failure
+
+        def answered(body: bytes) -> bytes:
+            _tell_answer(exchanges, request, body)
+            return body
+
+        return answer.addCallbacks(answered, failed)
+
+    def _sharing(self, request: LimitedRequest) -> list[Gateway]:
+        return self._by_path.get(request.uri, [])
 
     def _receive(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
         candidates = self._by_path.get(request.uri)
@@ -162,7 +202,7 @@ class XccResource:
         self, request: LimitedRequest, gateway: Gateway, message: xcc.FromGateway, raw: bytes
     ) -> bytes | Deferred[bytes]:
         at = self._now()
-        cube = gateway.id
+        request.cube = cube = gateway.id
         answer = gateway.registrar.heard(message, at)
         if type(message) is xcc.NotifyXccConnectionData:
             return self._intake.connection_data(cube, message, raw, at).addCallbacks(
@@ -248,6 +288,38 @@ def _choose(gateways: list[Gateway], message: xcc.FromGateway, address: str) -> 
         if gateway.host == address:
             return gateway
     return gateways[0]
+
+
+def _peer(request: LimitedRequest) -> str:
+    client = request.client
+    return f"{getattr(client, 'host', '-')}:{getattr(client, 'port', '-')}"
+
+
+def _tell_request(tap: Tap, request: LimitedRequest) -> int:
+    head = [
+        b"%b %b %b" % (request.method, request.uri, request.clientproto),
+        *_header_lines(request.requestHeaders),
+    ]
+    body = None if request.too_large else request.content.getvalue()  # type: ignore[union-attr]
+    return tap.received(_peer(request), [line.decode("latin-1") for line in head], body, request.received_at)
+
+
+def _tell_answer(exchanges: list[tuple[Tap, int]], request: LimitedRequest, body: bytes) -> None:
+    if request.channel is None:
+        for tap, exchange in exchanges:
+            tap.failed(exchange, "the gateway closed the connection before it was answered")
+        return
+    head = [
+        b"HTTP/1.1 %d %b" % (request.code, request.code_message),
+        *_header_lines(request.responseHeaders),
+        b"Content-Length: %d" % len(body),
+    ]
+    for tap, exchange in exchanges:
+        tap.answered(exchange, _peer(request), [line.decode("latin-1") for line in head], body)
+
+
+def _header_lines(headers: Headers) -> list[bytes]:
+    return [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
 
 
 def _plain(request: LimitedRequest, status: int, text: str) -> bytes:

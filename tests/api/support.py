@@ -21,7 +21,7 @@ from cubehook.api.operations import PREFIX, Api, operations
 from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.delivery.breaker import State
-from cubehook.delivery.lanes import Status
+from cubehook.delivery.means import Status
 from cubehook.events import Event, Micros, NoticeType
 from cubehook.ids import first_id
 from cubehook.interfaces import IRedelivery, NotFoundError
@@ -170,13 +170,17 @@ class ApiCase(TestCase):
 
     def setUp(self) -> None:
         self.webhooks, self.redelivery = FakeWebhooks(), FakeRedelivery()
-        self.parts = [WebhooksPart(self.webhooks), RedeliveryPart(self.redelivery, lambda: NOW)]
+        self.parts = self.make_parts()
         self.logged: list[LimitedRequest] = []
         self.site = AccessSite(Api(self.parts, self.who).resource(), self.logged.append, lambda: NOW, reactor)
         self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
         self.url = f"http://127.0.0.1:{self.port.getHost().port}"
         self.declared = {declared.name: declared for part in self.parts for declared, _ in operations(part)}
+
+    def make_parts(self) -> list[object]:
+        """Whose operations there are."""
+        return [WebhooksPart(self.webhooks), RedeliveryPart(self.redelivery, lambda: NOW)]
 
     def who(self, request: LimitedRequest) -> Any:
         return caller(request)

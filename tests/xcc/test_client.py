@@ -39,6 +39,8 @@ from cubehook.xcc.client import (
     UnreachableError,
     gateway_agent,
 )
+from cubehook.xcc.tracing import Tap
+from tests.xcc.tap import FakeTap
 
 GRANT = codec.write(
     xcc.ResponseXccRegister(
@@ -144,6 +146,7 @@ class ClientTests(TestCase):
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
+        self.taps: dict[str, Tap] = {}
 
     def serve(self, *behaviours: Behaviour, timeout: float = 5.0, tls: Any = None) -> GatewayClient:
         self.gateway = Gateway(*behaviours)
@@ -165,7 +168,7 @@ class ClientTests(TestCase):
 
     def client(self, url: str, timeout: float = 5.0) -> GatewayClient:
         self.cube = Cube(id="hq", provider_url=url, application_url="http://192.0.2.20:8090/xcc/hq")
-        return GatewayClient(self.cube, gateway_agent(self.reactor), self.reactor, timeout)
+        return GatewayClient(self.cube, gateway_agent(self.reactor), self.reactor, timeout, self.taps)
 
     async def fails(
         self, client: GatewayClient, kind: type[GatewayError], result: str, *words: str
@@ -214,13 +217,37 @@ class ClientTests(TestCase):
         self.assertEqual(request.msg_header.registration_id, "4CA5E4:XCC:cubehook:4")
 
     async def test_trace(self) -> None:
-        client = self.serve(answer(http(GRANT)))
-        seen: list[tuple[str, bytes]] = []
-        client.trace = lambda way, body: seen.append((way, body))
+        client = self.serve(answer(http(GRANT, headers="X-Router: 1\r\n")))
+        self.taps["hq"] = tap = FakeTap()
         await client.register()
-        self.assertEqual([way for way, _ in seen], ["sent", "received"])
-        self.assertEqual(seen[1][1], GRANT)
-        self.assertIn(b"RequestXccRegister", seen[0][1])
+        request = self.gateway.requests[0]
+        (way, peer, head, body), (answered, exchange, _, heard_head, heard) = tap.told
+        self.assertEqual((way, answered, exchange, heard), ("sent", "heard", 7, GRANT))
+        self.assertEqual(f"http://{peer}/cisco_xcc", self.cube.provider_url)
+        # What is told is what went over the wire, but for the order of the headers.
+        sent_head, _, sent_body = request.partition(b"\r\n\r\n")
+        first, *headers = sent_head.decode().split("\r\n")
+        self.assertEqual((head[0], body), (first, sent_body))
+        self.assertEqual(set(head[1:]), set(headers))
+        self.assertEqual(heard_head[0], "HTTP/1.1 200 OK")
+        self.assertIn("X-Router: 1", heard_head)
+        del self.taps["hq"]
+        await client.register()
+        self.assertEqual(len(tap.told), 2)
+
+    async def test_trace_of_no_answer(self) -> None:
+        client = self.serve(close)
+        self.taps["hq"] = tap = FakeTap()
+        await self.fails(client, ClosedError, "connection_lost")
+        # It is sent once more.
+        self.assertEqual([each[0] for each in tap.told], ["sent", "failed", "sent", "failed"])
+        self.assertIn("closed", str(tap.told[1][2]))
+
+    async def test_trace_of_what_is_too_late(self) -> None:
+        client = self.serve(hang, timeout=0.1)
+        self.taps["hq"] = tap = FakeTap()
+        await self.fails(client, AnswerTimeoutError, "timeout")
+        self.assertEqual(tap.told[1:], [("failed", 7, "it was no longer waited for")])
 
     async def test_transaction_ids_differ(self) -> None:
         client = self.serve(answer(http(GRANT)))

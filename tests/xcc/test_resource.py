@@ -9,6 +9,7 @@ from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -21,6 +22,8 @@ from cubehook.net.site import MAX_BODY, AccessSite
 from cubehook.xcc import codec
 from cubehook.xcc import messages as xcc
 from cubehook.xcc.resource import Gateway, XccResource
+from cubehook.xcc.tracing import Tap
+from tests.xcc.tap import EXCHANGE, FakeTap
 
 reactor: Any = installed
 
@@ -104,7 +107,8 @@ def cube(name: str, path: str, *, host: str = "192.0.2.1", allow: tuple[str, ...
 class ResourceTests(TestCase):
     def setUp(self) -> None:
         self.intake, self.traffic = Intake(), Traffic()
-        self.resource = XccResource(self.intake, self.traffic, lambda: 1)
+        self.taps: dict[str, Tap] = {}
+        self.resource = XccResource(self.intake, self.traffic, lambda: 1, self.taps)
         self.registrar = Registrar()
         self.resource.serve([Gateway(cube("hq", "/xcc/hq"), self.registrar)])
         self.resource.release()
@@ -281,3 +285,70 @@ class ResourceTests(TestCase):
         resource.serve([Gateway(cube("hq", "/xcc/hq"), self.registrar)])
         resource.release()
         self.assertEqual((await answer)[0], 200)
+
+
+class TraceTests(ResourceTests):
+    """What whoever listens in is told; and all that holds without holds with somebody listening, too."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.taps["hq"] = self.tap = FakeTap()
+
+    async def test_both_ways(self) -> None:
+        probe = codec.write(xcc.SolicitXccProbing(msg_header=HEADER, sequence="3"))
+        _, body, _ = await self.post(probe)
+        (way, peer, head, heard, at), (answered, exchange, to, answer_head, answer) = self.tap.told
+        self.assertEqual((way, heard, at), ("received", probe, 1))
+        self.assertRegex(peer, r"^127\.0\.0\.1:[0-9]+$")
+        self.assertEqual(head[0], "POST /xcc/hq HTTP/1.1")
+        self.assertIn(f"Content-Length: {len(probe)}", head)
+        self.assertEqual((answered, exchange, to, answer), ("answered", EXCHANGE, peer, body))
+        self.assertEqual(answer_head[0], "HTTP/1.1 200 OK")
+        self.assertIn("Content-Type: application/soap+xml", answer_head)
+        self.assertIn(f"Content-Length: {len(body)}", answer_head)
+
+    async def test_answer_that_waits_is_told_when_it_is_made(self) -> None:
+        self.intake.answer = Deferred()
+        posted = Deferred.fromCoroutine(self.post(codec.write(ALERTING)))
+        await deferLater(reactor, 0.05, lambda: None)
+        self.assertEqual([each[0] for each in self.tap.told], ["received"])
+        self.intake.answer.callback(None)
+        await posted
+        self.assertEqual([each[0] for each in self.tap.told], ["received", "answered"])
+
+    async def test_what_is_refused_is_told_too(self) -> None:
+        await self.post(b"no XML")
+        await self.post(b"", method="GET")
+        self.assertEqual(
+            [each[3][0] for each in self.tap.told if each[0] == "answered"],
+            ["HTTP/1.1 400 Bad Request", "HTTP/1.1 405 Method Not Allowed"],
+        )
+        await self.post(b"x" * (MAX_BODY + 1))
+        self.assertIsNone(self.tap.told[-2][3])
+
+    async def test_failure_of_ours_is_told(self) -> None:
+        self.patch(self.registrar, "heard", lambda message, at: 1 / 0)
+        await self.post(codec.write(ALERTING))
+        self.intake.answer = fail(ZeroDivisionError("a bug"))
+        self.patch(self.registrar, "heard", lambda message, at: None)
+        await self.post(codec.write(ALERTING))
+        self.assertEqual([each[0] for each in self.tap.told], ["received", "failed"] * 2)
+        self.assertIn("cubehook.log", self.tap.told[1][2])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    async def test_only_the_cube_that_is_meant(self) -> None:
+        self.taps["branch"] = other = FakeTap()
+        self.resource.serve(
+            [
+                Gateway(cube("hq", "/xcc/shared"), Registrar("4CA5E4:XCC:myapp:4")),
+                Gateway(cube("branch", "/xcc/shared", host="192.0.2.2"), Registrar("x")),
+                Gateway(cube("third", "/xcc/third"), Registrar()),
+            ]
+        )
+        await self.post(codec.write(ALERTING), "/xcc/shared")
+        self.assertEqual((len(self.tap.told), len(other.told)), (2, 0))
+        # Whose this is nobody can tell.
+        await self.post(b"no XML", "/xcc/shared")
+        self.assertEqual((len(self.tap.told), len(other.told)), (4, 2))
+        await self.post(codec.write(ALERTING), "/xcc/third")
+        self.assertEqual((len(self.tap.told), len(other.told)), (4, 2))
