@@ -87,16 +87,20 @@ def _is_bad(told: CallEvent | Notice) -> bool:
 
 def _facts(told: CallEvent | Notice) -> list[tuple[str, str]]:
     if isinstance(told, Notice):
-        return [("Time", told.timestamp)]
+        return [("Time", _time(told.timestamp))]
     facts = [
         ("From", "withheld" if told.calling_withheld else _number(told.calling_number)),
         ("To", _number(told.called_number)),
         ("Cube", told.cube),
-        ("Time", told.timestamp),
+        ("Time", _time(told.timestamp)),
     ]
     if told.call_state is CallState.DISCONNECTED and told.disconnect_text is not None:
         facts.append(("Cause", told.disconnect_text))
     return facts
+
+
+def _time(text: str) -> str:
+    return f"{text[:10]} {text[11:19]} UTC"
 
 
 def _number(text: str | None) -> str:

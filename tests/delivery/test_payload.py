@@ -120,6 +120,15 @@ class DeliveredTests(SynchronousTestCase):
         self.assertEqual("application/x-www-form-urlencoded", form.content_type)
         self.assertIn("calling_number=%2B12517676234", form.body.decode())
 
+    def test_a_template_that_cannot_be_used_makes_no_webhook(self) -> None:
+        desk = Desk().start()
+        with self.assertRaisesRegex(ValueError, "its template cannot be used"):
+            desk.dispatcher.add(webhook(payload="template", template="{{"), Scripted())
+        transport = Scripted(lambda outbound: OK)
+        desk.dispatcher.add(webhook(payload="template", template="[1]"), transport)
+        desk.happens(desk.event(desk.call()))
+        self.assertEqual([b"[1]"], [outbound.body for outbound in transport.sent])
+
     def test_an_event_that_a_template_fails_on_is_given_up_and_the_next_goes_on(self) -> None:
         source = "{% if call_state == 'CONNECTED' %}{% else %}[{{ sequence }}]{% endif %}"
         transport = Scripted(lambda outbound: OK)

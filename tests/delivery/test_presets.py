@@ -62,6 +62,7 @@ class TeamsTests(SynchronousTestCase):
         texts = [run["text"] for run in runs(call_event(calling_withheld=True, calling_number=None))]
         self.assertEqual("Call from a withheld number to +1 251-250-1663 is ringing", texts[0])
         self.assertEqual(["From: ", "withheld", "To: ", "+1 251-250-1663", "Cube: ", "hq"], texts[1:7])
+        self.assertEqual(["Time: ", "2024-11-23 16:03:36 UTC"], texts[7:])
 
     def test_what_went_wrong_is_red(self) -> None:
         self.assertEqual("Attention", runs(LOST)[0]["color"])
