@@ -33,9 +33,9 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from cubehook import __version__, config
-from cubehook.api.control import ControlListener, caller
+from cubehook.api.control import ControlListener
 from cubehook.api.cubes import CubesPart
-from cubehook.api.operations import Api
+from cubehook.api.faces import Faces
 from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.trace import TracePart
 from cubehook.api.webhooks import WebhooksPart
@@ -115,6 +115,7 @@ class CubehookService(Service):
         self._failed = False
         self._ports: list[IListeningPort] = []
         self._sites: list[AccessSite] = []
+        self._console_urls: list[str] = []
         self._control: ControlListener | None = None
         self._loops: list[LoopingCall] = []
         self._sweeping: Deferred[Any] | None = None
@@ -161,6 +162,7 @@ class CubehookService(Service):
             taps=self.traces.taps,
         )
         self._health = HealthResource(metrics, self.problems)
+        self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
         self._gauges()
 
     # Starting
@@ -184,7 +186,7 @@ class CubehookService(Service):
         listen = self._settings.listen
         for key, endpoints, root in (
             ("listen.cubes", listen.cubes, self._gateways.resource()),
-            ("listen.console", listen.console, self._health.resource()),
+            ("listen.console", listen.console, self.faces.console(self._health.resource())),
         ):
             for endpoint in endpoints:
                 self._listen(key, endpoint, root)
@@ -212,6 +214,8 @@ class CubehookService(Service):
         if isinstance(port, Port) and "backlog=" not in endpoint:
             port.socket.listen(BACKLOG)
         self._ports.append(port)
+        if key == "listen.console":
+            self._console_urls += _urls(port, endpoint)
         self._sites.append(site)
         self._log.info("Listening on {address} ({key})", address=_address(port), key=key)
 
@@ -235,6 +239,7 @@ class CubehookService(Service):
         self._webhooks.open(provisioned, await store.pending_counts())
         await self.dispatcher.start()
         await self.redelivery.resume()
+        await self._first_start()
         self._open_control()
         for name, calls in orphans.items():
             self.cubes.close_orphans(name, calls)
@@ -263,15 +268,29 @@ class CubehookService(Service):
             )
         self.ready.callback(None)
 
-    def _open_control(self) -> None:
-        parts = [
+    async def _first_start(self) -> None:
+        """Let somebody in, if nobody can be yet."""
+        made = await self.faces.gate.first_start(self._settings.state_dir)
+        if made is None:
+            return
+        path, code = made
+        self._log.info("The first administrator's token for the API and the console is in {path}", path=path)
+        for url in self._console_urls[:1]:
+            self._log.info(
+                "Sign in, once and within a day, by opening {url}/sign-in?code={code}", url=url, code=code
+            )
+
+    def _parts(self) -> list[object]:
+        """Whose operations the API has, beside those that only look into the store."""
+        return [
             CubesPart(self.cubes),
             WebhooksPart(self),
             RedeliveryPart(self.redelivery, wall_clock),
             TracePart(self),
         ]
-        api = Api(parts, caller)
-        site = AccessSite(api.resource(), self.logs.access, wall_clock, self._reactor)
+
+    def _open_control(self) -> None:
+        site = AccessSite(self.faces.control(), self.logs.access, wall_clock, self._reactor)
         listener = ControlListener(self._settings.state_dir, site, self._reactor)
         try:
             listener.open()
@@ -344,6 +363,7 @@ class CubehookService(Service):
         for port in self._ports:
             await _maybe(port.stopListening())
         # What came on a kept-open connection after the store has closed would be answered and lost.
+        self.faces.stop()
         for site in self._sites:
             site.close_connections()
         if self._control is not None:
@@ -382,6 +402,7 @@ class CubehookService(Service):
         if isinstance(payload, CallEvent):
             self.metrics.event(event.cube, payload.call_state).inc()
         self.logs.event(event)
+        self.faces.feed.heard(event)
         if self._heard_by is not None:
             self._heard_by(event)
 
@@ -536,6 +557,17 @@ def _address(port: IListeningPort) -> str:
     if hasattr(host, "port"):
         return f"{host.host}:{host.port}"
     return str(getattr(host, "name", host))
+
+
+def _urls(port: IListeningPort, endpoint: str) -> list[str]:
+    """How a browser on this machine gets there; empty if it cannot, as through a unix socket."""
+    host: Any = port.getHost()
+    address = getattr(host, "host", None)
+    if address is None:
+        return []
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+    name = loopback.get(address, f"[{address}]" if ":" in address else address)
+    return [f"{'https' if endpoint.startswith('ssl:') else 'http'}://{name}:{host.port}"]
 
 
 async def _maybe(result: Deferred[Any] | None) -> None:
