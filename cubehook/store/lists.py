@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, select
 from twisted.logger import Logger
 
 from cubehook.events import Call, CallState, Direction, Granularity, Micros, Outcome
@@ -30,7 +30,7 @@ from cubehook.store.paging import (
     page,
     within,
 )
-from cubehook.store.queries import granularities
+from cubehook.store.queries import granularities, leap
 from cubehook.store.schema import UNDELIVERED, audit, calls, deliveries, events, registration_changes
 
 _FEW_CALLS = 2_000
@@ -211,7 +211,7 @@ def _call_paths(
         if state not in (None, CallState.DISCONNECTED):
             return []
         column = calls.c.outcome
-        cubes = _leap(connection, calls.c.cube, column == str(outcome)) if cube is None else [cube]
+        cubes = leap(connection, calls.c.cube, column == str(outcome)) if cube is None else [cube]
         return [
             Path(calls, range_, column == str(outcome), calls.c.cube == each, **numbers) for each in cubes
         ]
@@ -420,7 +420,7 @@ def _delivery_paths(
         compared["source"] = source
     if undelivered:
         wanted = _delivery_filters(None, None, error_class, cube)
-        webhooks = _leap(connection, deliveries.c.webhook, UNDELIVERED) if webhook is None else [webhook]
+        webhooks = leap(connection, deliveries.c.webhook, UNDELIVERED) if webhook is None else [webhook]
         return [
             Path(
                 deliveries,
@@ -585,11 +585,3 @@ def list_audit(
         ],
         after,
     )
-
-
-def _leap(connection: Connection, column: Column[str], where: ColumnElement[bool]) -> list[str]:
-    """The different values of `column`, which an index has behind what `where` says, without a walk."""
-    seen = select(func.min(column).label("value")).where(where).cte("seen", recursive=True)
-    following = select(func.min(column)).where(where, column > seen.c.value).scalar_subquery()
-    seen = seen.union_all(select(following).where(seen.c.value.is_not(None)))
-    return list(connection.scalars(select(seen.c.value).where(seen.c.value.is_not(None))))

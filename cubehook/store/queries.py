@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, bindparam, func, select, update
 
 from cubehook.events import Call, CallEvent, CallState, Event, Granularity, Micros, Notice
 from cubehook.ids import first_id
@@ -227,3 +227,15 @@ def settle(connection: Connection, delivery: int, status: str) -> None:
     connection.execute(
         update(deliveries).where(deliveries.c.id == oldest).values(ready_at=deliveries.c.due_at)
     )
+
+
+def leap(connection: Connection, column: Column[str], where: ColumnElement[bool]) -> list[str]:
+    """
+    The different values of `column`, which an index has behind what `where` says, without a walk.
+
+    `where` must not bound the column itself: by that bound SQLite would search, each time from it on.
+    """
+    seen = select(func.min(column).label("value")).where(where).cte("seen", recursive=True)
+    following = select(func.min(column)).where(where, column > seen.c.value).scalar_subquery()
+    seen = seen.union_all(select(following).where(seen.c.value.is_not(None)))
+    return list(connection.scalars(select(seen.c.value).where(seen.c.value.is_not(None))))

@@ -244,12 +244,12 @@ hourly = Table(
     sqlite_with_rowid=False,
 )
 
-# How many calls were in progress in a minute (since the epoch, UTC), at most.
+# How many calls were in progress in a minute (since the epoch, UTC), at most; `cube` is empty for all.
 samples = Table(
     "samples",
     metadata,
-    Column("minute", Integer, primary_key=True, autoincrement=False),
     Column("cube", Text, primary_key=True),
+    Column("minute", Integer, primary_key=True, autoincrement=False),
     Column("active", Integer, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -6,15 +6,26 @@ What calls add up to: by the hour as they end (the writer does that), and how ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Select, Subquery, and_, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    func,
+    literal,
+    select,
+    true,
+    union_all,
+)
 
 from cubehook.events import Micros, Outcome
 from cubehook.ids import first_id
-from cubehook.store import sqlite
+from cubehook.store import queries, sqlite
 from cubehook.store.rows import HOUR
 from cubehook.store.schema import HOURLY, calls, hourly, samples
 
@@ -26,8 +37,12 @@ POINTS = 360
 BUSIEST = 10
 """Numbers of each kind, and hours, that are told."""
 
-CALLS_COMPARED = 20_000
+CALLS_COMPARED = 10_000
 """The newest so many calls are gone through for the busiest numbers."""
+
+
+_ALL = ""
+"""What `samples` has as the cube of all together."""
 
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,9 +142,8 @@ def statistics(
         Hour(row[0] * HOUR, _sums(row[1:])) for row in connection.execute(_added_up(hourly.c.hour, those))
     ]
     cubes = {row[0]: _sums(row[1:]) for row in connection.execute(_added_up(hourly.c.cube, those))}
-    compared = _newest(cube, since, until)
-    count = connection.scalar(select(func.count()).select_from(compared)) or 0
-    minutes = _minutes(cube, since, until)
+    compared, called, calling = _busiest(connection, cube, since, until)
+    minutes = (since // MINUTE, until // MINUTE)
     step = max(1, -(-(until - since) // MINUTE // POINTS))
     return Statistics(
         since=since,
@@ -138,40 +152,41 @@ def statistics(
         cubes=cubes,
         hours=hours,
         peak_hours=sorted(hours, key=lambda hour: (-hour.sums.calls, hour.at))[:BUSIEST],
-        active=list(_active(connection, minutes, step)),
+        active=_active(connection, cube or _ALL, *minutes, step),
         active_step=step * MINUTE,
-        peak=_peak(connection, minutes),
-        peaks=_peaks(connection, minutes),
-        called=_busiest(connection, compared.c.called_number),
-        calling=_busiest(connection, compared.c.calling_number),
-        compared=count,
-        compared_all=count < CALLS_COMPARED,
+        peak=_peak(connection, cube or _ALL, *minutes),
+        peaks=_peaks(connection, cube, *minutes),
+        called=called,
+        calling=calling,
+        compared=compared,
+        compared_all=compared < CALLS_COMPARED,
     )
 
 
 def in_progress(connection: Connection) -> dict[str, int]:
     """How many calls are in progress, by cube; of those without any nothing is said."""
-    rows = connection.execute(select(calls.c.cube, func.count()).where(~calls.c.ended).group_by(calls.c.cube))
-    return dict(rows.tuples().all())
+    # Counted here: to group them by cube, SQLite would walk all calls by an index of cubes.
+    return dict(Counter(connection.scalars(select(calls.c.cube).where(~calls.c.ended))))
 
 
 def keep_sample(connection: Connection, minute: int, active: Mapping[str, int]) -> None:
     """
-    Keep how many calls of each cube are in progress in a minute since the epoch.
+    Keep how many calls are in progress in a minute since the epoch: of every cube, and so of all together.
 
     Of several for one minute the greatest stays.
     """
-    if not active:
-        return
     new = sqlite.insert(samples)
     more = new.excluded.active > samples.c.active
     connection.execute(
         new.on_conflict_do_update(
-            index_elements=[samples.c.minute, samples.c.cube],
+            index_elements=[samples.c.cube, samples.c.minute],
             set_={"active": new.excluded.active},
             where=more,
         ),
-        [{"minute": minute, "cube": cube, "active": count} for cube, count in active.items()],
+        [
+            {"minute": minute, "cube": cube, "active": count}
+            for cube, count in {**active, _ALL: sum(active.values())}.items()
+        ],
     )
 
 
@@ -197,65 +212,67 @@ def _whole(parts: Any) -> Sums:
     )
 
 
-def _newest(cube: str | None, since: Micros, until: Micros) -> Subquery:
-    those = and_(calls.c.id >= first_id(since), calls.c.id < first_id(until))
-    newest = select(calls.c.called_number, calls.c.calling_number).where(those)
+def _busiest(
+    connection: Connection, cube: str | None, since: Micros, until: Micros
+) -> tuple[int, list[Busy], list[Busy]]:
+    """How many calls were compared, and the numbers that were called and that called most in these."""
+    those = [calls.c.id >= first_id(since), calls.c.id < first_id(until)]
     if cube is not None:
-        newest = newest.where(calls.c.cube == cube)
-    return newest.order_by(calls.c.id.desc()).limit(CALLS_COMPARED).subquery()
-
-
-def _busiest(connection: Connection, number: Any) -> list[Busy]:
-    count = func.count()
-    rows = connection.execute(
-        select(number, count)
-        .where(number.is_not(None))
-        .group_by(number)
-        .order_by(count.desc(), number)
-        .limit(BUSIEST)
+        those.append(calls.c.cube == cube)
+    newest = (
+        select(calls.c.called_number, calls.c.calling_number)
+        .where(*those)
+        .order_by(calls.c.id.desc())
+        .limit(CALLS_COMPARED)
+        .cte("newest")
     )
-    return [Busy(*row) for row in rows]
+    count = func.count().label("calls")
+    parts = [select(literal("").label("kind"), literal("").label("number"), count).select_from(newest)]
+    for number in (newest.c.called_number, newest.c.calling_number):
+        most = (
+            select(literal(number.name).label("kind"), number.label("number"), count)
+            .where(number.is_not(None))
+            .group_by(number)
+            .order_by(count.desc(), number)
+            .limit(BUSIEST)
+        )
+        parts.append(select(most.subquery()))
+    found: dict[str, list[Busy]] = {"": [], "called_number": [], "calling_number": []}
+    # In one statement, which goes through the calls once.
+    for kind, its, many in connection.execute(union_all(*parts)).tuples():
+        found[kind].append(Busy(its, many))
+    for each in found.values():
+        each.sort(key=lambda busy: (-busy.calls, busy.number))
+    return found[""][0].calls, found["called_number"], found["calling_number"]
 
 
-def _minutes(cube: str | None, since: Micros, until: Micros) -> tuple[ColumnElement[bool], ...]:
-    those = (samples.c.minute >= since // MINUTE, samples.c.minute < until // MINUTE)
-    return those if cube is None else (*those, samples.c.cube == cube)
+def _samples(cube: str, first: int, last: int) -> tuple[ColumnElement[bool], ...]:
+    """Those of the minutes from `first` up to but without `last`."""
+    return samples.c.cube == cube, samples.c.minute >= first, samples.c.minute < last
 
 
-def _in_all(minutes: tuple[ColumnElement[bool], ...]) -> Subquery:
-    active = func.sum(samples.c.active).label("active")
-    return select(samples.c.minute, active).where(*minutes).group_by(samples.c.minute).subquery()
+def _active(connection: Connection, cube: str, first: int, last: int, step: int) -> list[Active]:
+    point = samples.c.minute - samples.c.minute % step
+    rows = connection.execute(
+        select(point, func.max(samples.c.active))
+        .where(*_samples(cube, first, last))
+        .group_by(point)
+        .order_by(point)
+    )
+    return [Active(at * MINUTE, active) for at, active in rows]
 
 
-def _active(connection: Connection, minutes: tuple[ColumnElement[bool], ...], step: int) -> Iterator[Active]:
-    in_all = _in_all(minutes)
-    point = in_all.c.minute - in_all.c.minute % step
-    for at, active in connection.execute(
-        select(point, func.max(in_all.c.active)).group_by(point).order_by(point)
-    ):
-        yield Active(at * MINUTE, active)
-
-
-def _peak(connection: Connection, minutes: tuple[ColumnElement[bool], ...]) -> Active | None:
-    in_all = _in_all(minutes)
+def _peak(connection: Connection, cube: str, first: int, last: int) -> Active | None:
     row = connection.execute(
-        select(in_all.c.minute, in_all.c.active).order_by(in_all.c.active.desc(), in_all.c.minute).limit(1)
+        select(samples.c.minute, samples.c.active)
+        .where(*_samples(cube, first, last))
+        .order_by(samples.c.active.desc(), samples.c.minute)
+        .limit(1)
     ).one_or_none()
     return None if row is None else Active(row.minute * MINUTE, row.active)
 
 
-def _peaks(connection: Connection, minutes: tuple[ColumnElement[bool], ...]) -> dict[str, Active]:
-    most = (
-        select(samples.c.cube, func.max(samples.c.active).label("active"))
-        .where(*minutes)
-        .group_by(samples.c.cube)
-        .subquery()
-    )
-    its = and_(samples.c.cube == most.c.cube, samples.c.active == most.c.active)
-    rows = connection.execute(
-        select(samples.c.cube, func.min(samples.c.minute), most.c.active)
-        .join(most, its)
-        .where(*minutes)
-        .group_by(samples.c.cube, most.c.active)
-    )
-    return {cube: Active(minute * MINUTE, active) for cube, minute, active in rows}
+def _peaks(connection: Connection, cube: str | None, first: int, last: int) -> dict[str, Active]:
+    cubes = queries.leap(connection, samples.c.cube, true()) if cube is None else [cube]
+    peaks = {each: _peak(connection, each, first, last) for each in cubes if each != _ALL}
+    return {each: peak for each, peak in peaks.items() if peak is not None}

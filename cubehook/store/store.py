@@ -446,7 +446,7 @@ class Store:
 
     async def sample(self, minute: int, active: Mapping[str, int]) -> None:
         """
-        Keep how many calls of each cube are in progress in a minute since the epoch, for `statistics`.
+        Keep how many calls of every cube are in progress in a minute since the epoch, for `statistics`.
 
         Of several samples of one minute the greatest stays.
         """

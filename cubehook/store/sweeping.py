@@ -29,6 +29,7 @@ from cubehook.config import Retention
 from cubehook.events import Micros
 from cubehook.ids import first_id
 from cubehook.records import JobState
+from cubehook.store import queries
 from cubehook.store.rows import HOUR
 from cubehook.store.schema import (
     PENDING,
@@ -165,12 +166,14 @@ def sweep_sessions(connection: Connection, now: Micros) -> int:
 
 
 def sweep_samples_chunk(connection: Connection, before: Micros) -> int:
-    """Delete samples of half a day, if there are some from before `before`; how many."""
-    oldest: int | None = connection.scalar(select(func.min(samples.c.minute)))
-    if oldest is None:
-        return 0
-    first_kept = min(before // MINUTE, oldest + 720)
-    return connection.execute(delete(samples).where(samples.c.minute < first_kept)).rowcount
+    """Delete up to half a day's samples of each cube from before `before`; how many went."""
+    gone = 0
+    for cube in queries.leap(connection, samples.c.cube, true()):
+        of = samples.c.cube == cube
+        oldest = connection.scalar(select(func.min(samples.c.minute)).where(of)) or 0
+        first_kept = min(before // MINUTE, oldest + 720)
+        gone += connection.execute(delete(samples).where(of, samples.c.minute < first_kept)).rowcount
+    return gone
 
 
 def sweep_hourly(connection: Connection, retention: Retention, now: Micros) -> int:

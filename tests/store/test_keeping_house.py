@@ -112,13 +112,13 @@ class SweepTests(StoreCase):
             session = Session(name="ann", role="admin", created_at=NOON, expires_at=NOON + days * DAY)
             await store.access.begin_session(f"chs_{days}", session)
         swept = await store.sweep(Retention(), NOON + 90 * DAY + 3600 * SECOND)
-        self.assertEqual((swept.samples, swept.sessions, swept.audit), (2, 2, 0))
+        self.assertEqual((swept.samples, swept.sessions, swept.audit), (3, 2, 0))
         swept = await store.sweep(Retention(), NOON + 91 * DAY + 3600 * SECOND)
-        self.assertEqual((swept.samples, swept.sessions, swept.audit), (2, 0, 0))
+        self.assertEqual((swept.samples, swept.sessions, swept.audit), (3, 0, 0))
         left = self.rows("SELECT minute, active FROM samples ORDER BY active")
-        self.assertEqual(left, [(minute + 72000, 1), (minute + 72000, 50)])
+        self.assertEqual(left, [(minute + 72000, 1), (minute + 72000, 50), (minute + 72000, 51)])
         swept = await store.sweep(Retention(), NOON + 366 * DAY + 3600 * SECOND)
-        self.assertEqual((swept.samples, swept.audit), (2, 1))
+        self.assertEqual((swept.samples, swept.audit), (3, 1))
         self.assertEqual(len(self.rows("SELECT id FROM audit")), 1)
 
     async def test_a_session_lasts_until_it_is_over(self) -> None:

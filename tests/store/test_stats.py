@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import StaticPool
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -73,7 +73,7 @@ class AddedUpTests(SynchronousTestCase):
             # Calls are saved many times, each event comes with one save: in groups of any size.
             saved = [msgspec.json.decode(call, type=Call) for call in gateway.saved.values()]
             of = {call.id: call for call in saved}
-            items = [Accepted(None, [of[event.call]], [event], []) for event in gateway.events]
+            items = [Accepted(None, [of[each.call]], [each], []) for each in gateway.events]
             for start in range(0, len(items), together):
                 write(connection, *items[start : start + together])
             write(connection, Accepted(None, saved, [], []))
@@ -117,7 +117,7 @@ class StatsCase(StoreCase):
             sequence=3,
         )
         assert call.disconnected_at is not None
-        event = Event(
+        told = Event(
             id=self.made.id(),
             call=call.id,
             cube=cube,
@@ -125,7 +125,7 @@ class StatsCase(StoreCase):
             at=call.disconnected_at,
             payload=call_event(call, CallState.DISCONNECTED, call.disconnected_at),
         )
-        await store.accept(None, [call], [event], [])
+        await store.accept(None, [call], [told], [])
         return call
 
     async def ask(self, store: Store, **asked: Any) -> Statistics:
@@ -209,16 +209,28 @@ class StatisticsTests(StatsCase):
         await self.ended(store, NOON, cube="lab")
         self.assertEqual(await store.read(in_progress), {"hq": 2, "branch": 1})
 
+    def test_calls_in_progress_are_counted_without_a_walk_through_all(self) -> None:
+        engine = database()
+        with engine.connect() as connection:
+            told: list[str] = []
+            event.listen(engine, "before_cursor_execute", lambda *heard: told.append(heard[2]))
+            in_progress(connection)
+            [statement] = told
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}").all()
+        engine.dispose()
+        self.assertEqual([row[3] for row in plan], ["SCAN calls USING INDEX calls_open"])
+
 
 class SampleTests(StatsCase):
     async def test_the_greatest_of_a_minute_stays(self) -> None:
         store = await self.opened()
         minute = NOON // MINUTE
         await store.sample(minute, {"hq": 3, "branch": 0})
-        await store.sample(minute, {"hq": 2, "branch": 1})
-        await store.sample(minute, {})
+        await store.sample(minute, {"hq": 1, "branch": 1})
+        await store.sample(minute + 1, {})
         self.assertEqual(
-            self.rows("SELECT * FROM samples ORDER BY cube"), [(minute, "branch", 1), (minute, "hq", 3)]
+            self.rows("SELECT * FROM samples ORDER BY cube"),
+            [("", minute, 3), ("", minute + 1, 0), ("branch", minute, 1), ("hq", minute, 3)],
         )
 
     async def test_peaks_in_all_and_by_cube(self) -> None:
@@ -240,35 +252,37 @@ class SampleTests(StatsCase):
 
     @settings(max_examples=50, deadline=None)
     @given(
-        st.lists(
-            st.tuples(st.integers(0, 2000), st.sampled_from(["hq", "branch"]), st.integers(0, 9)), max_size=60
+        st.dictionaries(
+            st.integers(0, 2000),
+            st.dictionaries(st.sampled_from(["hq", "branch"]), st.integers(0, 9)),
+            max_size=60,
         ),
         st.integers(1, 40),
     )
-    def test_any_samples(self, given_: list[tuple[int, str, int]], hours: int) -> None:
+    def test_any_samples(self, given_: dict[int, dict[str, int]], hours: int) -> None:
         engine = database()
-        kept: dict[tuple[int, str], int] = {}
         with engine.connect() as connection:
-            for minute, cube, active in given_:
-                keep_sample(connection, NOON // MINUTE + minute, {cube: active})
-                kept[minute, cube] = max(active, kept.get((minute, cube), 0))
+            for minute, active in given_.items():
+                keep_sample(connection, NOON // MINUTE + minute, active)
             found = statistics(connection, since=NOON, until=NOON + hours * HOUR)
         engine.dispose()
-        in_all: Counter[int] = Counter()
-        for (minute, _), active in kept.items():
-            if minute < hours * 60:
-                in_all[minute] += active
-        known = {minute: in_all[minute] for minute, _ in kept if minute < hours * 60}
-        peak = max(known.values(), default=None)
-        self.assertEqual(None if found.peak is None else found.peak.calls, peak)
-        if found.peak is not None:
-            first = min(minute for minute, active in known.items() if active == peak)
-            self.assertEqual(found.peak.at, NOON + first * MINUTE)
+        known = {minute: each for minute, each in given_.items() if minute < hours * 60}
+        self.assertEqual(found.peak, peak({minute: sum(each.values()) for minute, each in known.items()}))
+        for cube in ("hq", "branch"):
+            of = {minute: each[cube] for minute, each in known.items() if cube in each}
+            self.assertEqual(found.peaks.get(cube), peak(of))
         self.assertLessEqual(len(found.active), stats.POINTS + 1)
         points: dict[int, int] = {}
-        for minute, active in known.items():
-            at = (NOON // MINUTE + minute) * MINUTE
+        for minute, each in known.items():
+            at = NOON + minute * MINUTE
             at -= at % found.active_step
-            points[at] = max(points.get(at, 0), active)
-        self.assertEqual({each.at: each.calls for each in found.active}, points)
-        self.assertEqual([each.at for each in found.active], sorted(points))
+            points[at] = max(points.get(at, 0), sum(each.values()))
+        self.assertEqual([(each.at, each.calls) for each in found.active], sorted(points.items()))
+
+
+def peak(active: dict[int, int]) -> Active | None:
+    """The most, the first time that was, of what was in progress in minutes after noon."""
+    if not active:
+        return None
+    most = max(active.values())
+    return Active(NOON + min(minute for minute, each in active.items() if each == most) * MINUTE, most)

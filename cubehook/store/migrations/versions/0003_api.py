@@ -72,8 +72,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "samples",
-        sa.Column("minute", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("cube", sa.Text, primary_key=True),
+        sa.Column("minute", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("active", sa.Integer, nullable=False),
         sqlite_with_rowid=False,
     )
