@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, time, timedelta, tzinfo
 from typing import Literal
 
@@ -14,9 +14,6 @@ from cubehook.events import Micros
 OUTCOMES = ("answered", "missed", "busy", "abandoned", "rejected", "failed")
 
 HOUR: Micros = 3_600_000_000
-
-POINTS = 360
-"""Points of a line: more are not to be told apart on a screen."""
 
 Step = Literal["hour", "day"]
 
@@ -95,13 +92,15 @@ def whole(every: Iterable[Slot]) -> Sums:
     return sums
 
 
-def thinned(points: Sequence[tuple[Micros, int]], most: int = POINTS) -> list[tuple[Micros, int]]:
-    """At most `most` of `points`, each the greatest of those it stands for, at the time of their first."""
-    size = -(-len(points) // most) if points else 1
-    return [
-        (points[start][0], max(value for _, value in points[start : start + size]))
-        for start in range(0, len(points), size)
-    ]
+def evenly(
+    points: Iterable[tuple[Micros, int]], since: Micros, until: Micros, step: Micros
+) -> list[tuple[Micros, int | None]]:
+    """`points`, which are `step` apart, from the first on until `until`; None where there is none."""
+    known = dict(points)
+    if not known or step <= 0:
+        return []
+    first = max(min(known), since)
+    return [(at, known.get(at)) for at in range(first, min(until, max(known) + step), step)]
 
 
 def _begins(since: Micros, until: Micros, step: Step, zone: tzinfo) -> Iterable[Micros]:
@@ -137,7 +136,8 @@ RANGES = {"24h": ("24 hours", 1), "7d": ("7 days", 7), "30d": ("30 days", 30), "
 
 DEFAULT = "7d"
 
-LONGEST_DAYS = 400
+LONGEST_DAYS = 364
+"""The API adds up 366 days, and a day may have 25 hours."""
 
 
 def range_up_to(name: str, now: Micros) -> Range:

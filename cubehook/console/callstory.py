@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -14,7 +14,7 @@ from cubehook.console.exchange import status_told
 from cubehook.console.figures import Stretch, stretches
 from cubehook.console.pretty import pretty_json, pretty_xml
 from cubehook.console.telling import cause_told, told
-from cubehook.console.words import as_time, duration
+from cubehook.console.words import as_time, duration, plural
 from cubehook.events import Micros
 
 MESSAGES = {
@@ -82,6 +82,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
     legs: list[Leg]
     entries: list[Entry]
+    left_out: str | None
+    """What is not in it, in words."""
 
 
 def story(call: Any, names: Mapping[str, str], now: Micros) -> Story:
@@ -111,6 +113,7 @@ def story(call: Any, names: Mapping[str, str], now: Micros) -> Story:
         ),
         legs=_legs(call, letters, begin, now),
         entries=entries,
+        left_out=_left_out(call.left_out),
     )
 
 
@@ -200,11 +203,16 @@ def _event(event: Any, begin: Micros) -> Entry:
         kind="event",
         at=at,
         after=(at - begin) / 1e6,
-        title=STATES.get(event.state, event.state),
+        title=_event_title(event),
         look="",
         body=pretty_json(msgspec.json.encode(event.payload).decode()),
         what=event,
     )
+
+
+def _event_title(event: Any) -> str:
+    words = STATES.get(event.state) or str(event.state)
+    return words.replace("The call", "One leg", 1) if event.granularity == "connection" else words
 
 
 def _attempt(delivery: Any, attempt: Any, begin: Micros, names: Mapping[str, str]) -> Entry:
@@ -228,6 +236,15 @@ def _attempt(delivery: Any, attempt: Any, begin: Micros, names: Mapping[str, str
     )
 
 
-def awaited(deliveries: Iterable[Any]) -> list[Any]:
-    """Those of a call's deliveries that are still to be made."""
-    return [delivery for delivery in deliveries if delivery.status == "pending"]
+def _left_out(left_out: Any) -> str | None:
+    """How much was too much to be given."""
+    counts = (
+        (left_out.notifications, "notification"),
+        (left_out.bodies, "body of a notification"),
+        (left_out.events, "event"),
+        (left_out.deliveries, "delivery"),
+        (left_out.attempts, "attempt"),
+    )
+    plurals = {"delivery": "deliveries", "body of a notification": "bodies of notifications"}
+    told = [plural(count, one, plurals.get(one)) for count, one in counts if count]
+    return ", ".join(told) or None
