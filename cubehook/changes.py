@@ -13,5 +13,9 @@ class SettingsError(Exception):
         self.problems = dict(problems)
 
 
-class ExistsError(Exception):
-    """There is one of that id already; the text says so."""
+class RefusedError(Exception):
+    """It does not go with how things stand; the text says why."""
+
+
+class ExistsError(RefusedError):
+    """There is one of that id already."""

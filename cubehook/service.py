@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -43,7 +44,6 @@ from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Tracker
 from cubehook.cubes import Cubes
 from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
-from cubehook.delivery.lanes import Status
 from cubehook.delivery.redelivery import Redelivery
 from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
@@ -137,7 +137,15 @@ class CubehookService(Service):
         )
         self.redelivery = Redelivery(self.store.jobs, self.dispatcher, self._ids, wall_clock, reactor)
         self._webhooks = Webhooks(
-            settings, reactor, wall_clock, self.store, self.dispatcher, self._webhooks_changed
+            settings,
+            reactor,
+            wall_clock,
+            self.store,
+            self.dispatcher,
+            self._webhooks_changed,
+            next_id=self._ids.next,
+            cubes=lambda: self.cubes.known,
+            gone=partial(metrics.forget, "webhook"),
         )
         self.intake = Intake(
             trackers=self.trackers,
@@ -284,7 +292,7 @@ class CubehookService(Service):
         """Whose operations the API has, beside those that only look into the store."""
         return [
             CubesPart(self.cubes),
-            WebhooksPart(self),
+            WebhooksPart(self._webhooks, self.metrics.of_webhook),
             RedeliveryPart(self.redelivery, wall_clock),
             TracePart(self),
         ]
@@ -416,7 +424,7 @@ class CubehookService(Service):
         self.metrics.rejected.labels(reason).inc()
 
     def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
-        """See `cubehook.delivery.lanes.Observer`."""
+        """See `cubehook.delivery.means.Observer`."""
         self.logs.attempt(webhook, delivery, attempt)
         outcome = "retried" if delivery.status is DeliveryStatus.PENDING else delivery.status.value
         self.metrics.delivery(webhook.id, outcome).inc()
@@ -425,31 +433,34 @@ class CubehookService(Service):
             self.metrics.delivery_time(webhook.id).observe(max(0, took) / 1e6)
 
     def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
-        """See `cubehook.delivery.lanes.Observer`."""
+        """See `cubehook.delivery.means.Observer`."""
         self.logs.expired(webhook, delivery, wall_clock())
         if not delivery.attempts:
             self.metrics.delivery(webhook.id, delivery.status.value).inc()
 
     def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
-        """See `cubehook.delivery.lanes.Observer`; the log has it already."""
+        """See `cubehook.delivery.means.Observer`; the log has it already."""
 
     def released(self, webhook: config.Webhook) -> None:
-        """See `cubehook.delivery.lanes.Observer`; the log has it already."""
+        """See `cubehook.delivery.means.Observer`; the log has it already."""
 
     def failing(self, webhook: config.Webhook, since: Micros, why: str) -> None:
-        """See `cubehook.delivery.lanes.Observer`."""
+        """See `cubehook.delivery.means.Observer`."""
         self._tell_of(NoticeType.WEBHOOK_FAILING, webhook, failing_since=iso(since), last_error=why)
 
     def recovered(self, webhook: config.Webhook, since: Micros) -> None:
-        """See `cubehook.delivery.lanes.Observer`."""
+        """See `cubehook.delivery.means.Observer`."""
         self._tell_of(NoticeType.WEBHOOK_RECOVERED, webhook, failing_since=iso(since))
 
     def disabled(self, webhook: config.Webhook, reason: str) -> None:
-        """See `cubehook.delivery.lanes.Observer`."""
-        self._webhooks.was_disabled(webhook.id, reason)
+        """See `cubehook.delivery.means.Observer`."""
+        if webhook.id in self.webhooks:
+            self._webhooks.was_disabled(webhook.id, reason)
         self._tell_of(NoticeType.WEBHOOK_DISABLED, webhook, reason=reason)
 
     def _tell_of(self, type: NoticeType, webhook: config.Webhook, **data: str) -> None:
+        if webhook.id not in self.webhooks:
+            return
         pending = self.dispatcher.status(webhook.id).pending
         self._notify(about_webhook(type, webhook, wall_clock(), self._ids.next, **data, pending=pending))
 
@@ -479,18 +490,6 @@ class CubehookService(Service):
     def disabled_webhooks(self) -> Mapping[str, str]:
         """Why webhooks are disabled that were in use, by their ids."""
         return self._webhooks.disabled
-
-    def webhook_status(self, webhook: str) -> Status:
-        """How the deliveries of one stand; KeyError if there is no such webhook."""
-        return self._webhooks.status(webhook)
-
-    async def rotate_secret(self, webhook: str) -> tuple[str, Micros | None]:
-        """A new signing secret for one, told this once, and until when the former signs too."""
-        return await self._webhooks.rotate_secret(webhook)
-
-    async def enable_webhook(self, webhook: str) -> None:
-        """Send again to one that was disabled while it was in use."""
-        await self._webhooks.enable(webhook)
 
     def registration(self, cube: str) -> Registration:
         """How a cube's registration stands; KeyError if there is no such cube."""

@@ -7,34 +7,43 @@ then done here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+import os
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cubehook import __version__, config
+from cubehook.changes import ExistsError, RefusedError, SettingsError
+from cubehook.config_checks import webhook_problems
 from cubehook.delivery.deadlines import Alarm
-from cubehook.delivery.dispatcher import Dispatcher
+from cubehook.delivery.dispatcher import Dispatcher, receiver
 from cubehook.delivery.means import Status
-from cubehook.events import Micros, iso
+from cubehook.delivery.tryout import sample, try_out
+from cubehook.events import CallState, Micros, iso
+from cubehook.ids import first_id
 from cubehook.interfaces import ITransport, ITransportPlugin
 from cubehook.net.egress import policy_from
 from cubehook.net.urls import secrets_in
-from cubehook.records import Trouble
+from cubehook.records import Attempt, Trouble
 from cubehook.rotation import SigningSecrets
 from cubehook.store.errors import ProvisionedError
-from cubehook.store.provisioning import Provisioned
+from cubehook.store.provisioning import KeptWebhook, Provisioned, in_the_file, new_secret
 from cubehook.store.store import Store
 from cubehook.text import printable
 from cubehook.transports.context import TransportContext
 from cubehook.transports.discreet import Discreet, Mask
-from cubehook.transports.registry import create, find_transports
+from cubehook.transports.registry import check_webhook, create, find_transports
 
 LOOK_AGAIN: Micros = 600_000_000
 """How long the end of an overlap is slept for at most: the clock may be set, or the machine sleep."""
+
+TRIES = 4
+"""How many webhooks are tried out at once."""
 
 T = TypeVar("T")
 
@@ -43,8 +52,9 @@ class Webhooks:
     """
     The webhooks that are delivered to, by their ids.
 
-    `changed` is called when it may matter to others which there are.  Methods that return a Deferred
-    do their work whether or not anyone waits for it.
+    `changed` is called when it may matter to others which there are, `gone` once nothing happens any more
+    of one that was removed.  `cubes` are those there are.  Methods that return a Deferred do their work
+    whether or not anyone waits for it.
     """
 
     _log = Logger()
@@ -57,6 +67,10 @@ class Webhooks:
         store: Store,
         dispatcher: Dispatcher,
         changed: Callable[[], None],
+        *,
+        next_id: Callable[[Micros], int] = first_id,
+        cubes: Callable[[], Collection[str]] = frozenset,
+        gone: Callable[[str], None] = lambda webhook: None,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
@@ -64,6 +78,14 @@ class Webhooks:
         self._store = store
         self._dispatcher = dispatcher
         self._changed = changed
+        self._next_id = next_id
+        self._cubes = cubes
+        self._gone = gone
+        self.provisioned = frozenset(webhook.id for webhook in settings.webhooks)
+        """Those that the configuration file has, and that nobody else may change."""
+        self._locks: dict[str, DeferredLock] = {}
+        self._tries = DeferredSemaphore(TRIES)
+        self._trying: set[Deferred[Attempt]] = set()
         self._egress = policy_from(settings.egress)
         self._plugins: dict[str, ITransportPlugin] = {}
         self._webhooks: dict[str, config.Webhook] = {}
@@ -107,6 +129,8 @@ class Webhooks:
         """Change nothing more; the dispatcher is somebody else's to stop."""
         self._closed = True
         self._alarm.cancel()
+        for each in list(self._trying):
+            each.cancel()
 
     # Which there are
 
@@ -138,18 +162,27 @@ class Webhooks:
         self._changed()
         self._set_alarm()
 
-    def replace(self, webhook: config.Webhook) -> Deferred[None]:
+    def replace(
+        self,
+        webhook: config.Webhook,
+        secrets: SigningSecrets | None = None,
+        trouble: Trouble | None = None,
+    ) -> Deferred[None]:
         """
         Deliver to `webhook` with these settings in the place of those it had; see `Dispatcher.replace`.
 
-        It is enabled, if it was disabled while in use.  KeyError if there is none of that id; ValueError if
-        its transport cannot be made, and then nothing changes.
+        It is enabled, if it was disabled while in use, and then held back as `trouble` tells.  It is signed
+        with its `secrets`, if these changed.  KeyError if there is none of that id; ValueError if its
+        transport cannot be made, and then nothing changes.
         """
         name = webhook.id
-        replaced = self._deliver_to(webhook, self._secrets[name])
+        secrets = secrets or self._secrets[name]
+        replaced = self._deliver_to(webhook, secrets, trouble)
         self._disabled.pop(name, None)
         self._webhooks[name] = webhook
+        self._secrets[name] = secrets
         self._changed()
+        self._set_alarm()
         return replaced
 
     def remove(self, webhook: str) -> Deferred[None]:
@@ -165,6 +198,157 @@ class Webhooks:
         """How its deliveries stand; KeyError if there is no such webhook."""
         return self._dispatcher.status(webhook)
 
+    # Changes that are kept
+
+    def create(self, webhook: config.Webhook) -> Deferred[str | None]:
+        """
+        Have another webhook, and keep it: the secret that was made for it, None if it came with one.
+
+        Nobody can be told the secret again.  Fails with ExistsError, ProvisionedError or SettingsError.
+        """
+        return _whole(self._create(webhook))
+
+    async def _create(self, webhook: config.Webhook) -> str | None:
+        name = webhook.id
+        async with self._lock(name):
+            if name in self._webhooks:
+                raise ExistsError(f"There is a webhook {name} already")
+            self.check(webhook)
+            # What is pending for one of that id that is no more was not meant for this one.
+            await self._store.fail_orphans()
+            kept = await self._put(webhook)
+            if not self._closed:
+                self.add(_without_secret(webhook), kept.secrets)
+                self._log.info("Webhook {webhook} was added", webhook=name)
+            return kept.secrets.current if kept.new and webhook.secret is None else None
+
+    def change(self, id: str, change: Callable[[config.Webhook], config.Webhook]) -> Deferred[None]:
+        """
+        Let a webhook be what `change` makes of what it is, and keep it; what that raises is raised.
+
+        It is enabled, if it was disabled while in use.  A `secret` takes the place of the one it had, which
+        goes on signing for a while.  Fails with KeyError if there is no such webhook, ProvisionedError if
+        the configuration file has it, and SettingsError.
+        """
+        return _whole(self._change(id, change))
+
+    async def _change(self, name: str, change: Callable[[config.Webhook], config.Webhook]) -> None:
+        async with self._lock(name):
+            old = self._webhooks[name]
+            new = change(old)
+            self._see_that_it_is_ours(name)
+            if new == old:
+                return
+            self.check(new, old)
+            kept = await self._put(new, same_receiver=receiver(new) == receiver(old))
+            if self._closed or name not in self._webhooks:
+                return
+            trouble = kept.trouble if name in self._disabled else None
+            _ = self.replace(_without_secret(new), kept.secrets, trouble)
+            self._log.info("Webhook {webhook} was changed", webhook=name)
+
+    def delete(
+        self, id: str, check: Callable[[config.Webhook], None] = lambda webhook: None
+    ) -> Deferred[None]:
+        """
+        Have a webhook no more: what is pending for it fails, what happened stays in the store.
+
+        What `check` raises of it is raised, and then nothing is done.  Attempts under way come to their ends.
+        Fails with KeyError if there is no such webhook, ProvisionedError if the configuration file has it.
+        """
+        return _whole(self._delete(id, check))
+
+    async def _delete(self, name: str, check: Callable[[config.Webhook], None]) -> None:
+        async with self._lock(name):
+            check(self._webhooks[name])
+            self._see_that_it_is_ours(name)
+            await self._store.delete_webhook(name)
+            if self._closed:
+                return
+            removed = self.remove(name)
+            self._log.info("Webhook {webhook} was removed", webhook=name)
+            _ = removed.addCallback(lambda _: _whole(self._bury(name))).addErrback(self._not_buried)
+
+    async def _bury(self, name: str) -> None:
+        if name not in self._webhooks:
+            self._gone(name)
+        if not self._closed:
+            await self._store.fail_orphans()
+
+    def _not_buried(self, failure: Failure) -> None:
+        # The next sweep does it.
+        self._log.error(
+            "What was pending for a removed webhook was not closed yet: {error}", error=str(failure.value)
+        )
+
+    def check(self, webhook: config.Webhook, before: config.Webhook | None = None) -> None:
+        """
+        SettingsError unless `webhook` can be used.
+
+        Cubes that it named `before` need not be there any more.
+        """
+        cubes = {*self._cubes(), *(before.cubes if before else ())}
+        problems = webhook_problems(webhook, cubes, lambda each: check_webhook(each, self._plugins))
+        if not problems:
+            try:
+                # What a file that it names lacks shows only now.
+                self._transport(webhook, (webhook.secret or new_secret(os.urandom),))
+            except ValueError as error:
+                problems = {"transport": str(error)}
+        if problems:
+            raise SettingsError(problems)
+
+    async def _put(self, webhook: config.Webhook, same_receiver: bool = False) -> KeptWebhook:
+        overlap = self._settings.delivery.secret_overlap
+        return await self._store.put_webhook(
+            webhook, at=self._now(), overlap=overlap, same_receiver=same_receiver
+        )
+
+    def _lock(self, webhook: str) -> DeferredLock:
+        return self._locks.setdefault(webhook, DeferredLock())
+
+    def _see_that_it_is_ours(self, webhook: str) -> None:
+        if webhook in self.provisioned:
+            raise ProvisionedError(in_the_file("webhooks", webhook))
+
+    # Trying out
+
+    def try_out(self, webhook: config.Webhook, state: CallState) -> Deferred[Attempt]:
+        """
+        Send `webhook` a sample event now, whether or not there is such a webhook, and tell how that went.
+
+        It is signed as the webhook of its id is, if there is one and `webhook` has no secret.  Nothing of it
+        is kept.  SettingsError if it cannot be used.
+        """
+        self.check(webhook, self._webhooks.get(webhook.id))
+        trying: Deferred[Attempt] = self._tries.run(
+            lambda: Deferred.fromCoroutine(self._try_out(webhook, state))
+        )
+        self._trying.add(trying)
+
+        def over(result: T) -> T:
+            self._trying.discard(trying)
+            return result
+
+        return trying.addBoth(over)
+
+    async def _try_out(self, webhook: config.Webhook, state: CallState) -> Attempt:
+        now = self._now()
+        if webhook.secret is not None:
+            signing: tuple[str, ...] = (webhook.secret,)
+        elif webhook.id in self._secrets:
+            signing = self._secrets[webhook.id].active(now)
+        else:
+            signing = (new_secret(os.urandom),)
+        return await try_out(
+            webhook,
+            self._transport(webhook, signing),
+            sample(webhook, state, self._next_id(now), now),
+            webhook.timeout or self._settings.delivery.timeout,
+            self._now,
+            self._reactor,
+        )
+
     # Disabled and enabled
 
     def was_disabled(self, webhook: str, reason: str) -> None:
@@ -176,12 +360,14 @@ class Webhooks:
         Send again to one that was disabled while in use; nothing happens to one that was not.
 
         It is tried with one delivery before the rest.  Fails with KeyError if there is no such webhook,
-        ProvisionedError if its settings disable it.
+        ProvisionedError or RefusedError if its settings disable it.
         """
         return _whole(self._enable(webhook))
 
     async def _enable(self, name: str) -> None:
         if not self._webhooks[name].enabled:
+            if name not in self.provisioned:
+                raise RefusedError(f"webhook {name} is disabled by its settings: set its `enabled`")
             raise ProvisionedError(
                 f"webhook {name} is disabled by its settings: set webhooks.{name}.enabled in the "
                 "configuration file, and start again"
@@ -277,6 +463,10 @@ class Webhooks:
         )
         hidden = [*signing, *secrets_in(settings.egress.proxy)]
         return Discreet(create(webhook, self._plugins, context), Mask(webhook, hidden))
+
+
+def _without_secret(webhook: config.Webhook) -> config.Webhook:
+    return msgspec.structs.replace(webhook, secret=None)
 
 
 def _whole(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

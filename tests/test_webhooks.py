@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from cubehook import config
 from cubehook import webhooks as webhooks_module
+from cubehook.changes import RefusedError
 from cubehook.delivery.signing import decode_secret, sign
 from cubehook.events import CallState, Micros
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
@@ -319,8 +320,8 @@ class DisabledTests(WebhooksCase):
 
     def test_what_its_settings_disable_is_not_enabled(self) -> None:
         webhooks = self.opened(config.Webhook(id="crm", transport="signing", enabled=False))
-        failure = self.failureResultOf(webhooks.enable("crm"), ProvisionedError)
-        self.assertIn("webhooks.crm.enabled", str(failure.value))
+        failure = self.failureResultOf(webhooks.enable("crm"), RefusedError)
+        self.assertIn("disabled by its settings", str(failure.value))
         self.failureResultOf(webhooks.enable("nobody"), KeyError)
 
 

@@ -21,8 +21,13 @@ from cubehook.text import printable
 class Cubes(Protocol):
     """What the API needs of the service's cubes; see `cubehook.cubes.Cubes`."""
 
-    known: Mapping[str, config.Cube]
-    provisioned: frozenset[str]
+    @property
+    def known(self) -> Mapping[str, config.Cube]:
+        """Those there are, by their ids."""
+
+    @property
+    def provisioned(self) -> frozenset[str]:
+        """Those that the configuration file has."""
 
     def registration(self, cube: str) -> Registration:
         """How a cube's registration stands."""

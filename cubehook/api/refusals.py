@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cubehook.api.errors import ConflictError, InvalidError, NotFoundError
-from cubehook.changes import ExistsError, SettingsError
+from cubehook.changes import RefusedError, SettingsError
 from cubehook.store.errors import ProvisionedError
 from cubehook.text import printable
 
@@ -22,7 +22,7 @@ def refusals(kind: str, id: str, within: str = "") -> Iterator[None]:
         yield
     except KeyError:
         raise NotFoundError(f"There is no {kind} {printable(id)}") from None
-    except (ExistsError, ProvisionedError) as error:
+    except (RefusedError, ProvisionedError) as error:
         raise ConflictError(str(error)) from None
     except SettingsError as error:
         fields = {f"{within}{key}": words for key, words in error.problems.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -20,6 +20,9 @@ from cubehook.net.urls import MASK, masked_url
 from cubehook.transports.discreet import is_secret_option
 
 Settings = TypeVar("Settings", config.Cube, config.Webhook)
+
+_ANYTHING = {"options": dict[str, Any]}
+"""What no schema can tell the type of."""
 
 # Of this process alone: nobody can find out secrets by trying what has the same tag.
 _KEY = os.urandom(32)
@@ -32,11 +35,14 @@ class NewCube(config.Cube, frozen=True, kw_only=True, forbid_unknown_fields=True
 class NewWebhook(config.Webhook, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A webhook that is to be made, with the keys of the configuration file; it needs no `secret`."""
 
+    # What they may be is their transport's to say.
+    options: dict[str, Any] = {}
+
 
 def _changes_of(kind: type[msgspec.Struct], name: str, text: str) -> Any:
     """A struct with the fields of `kind`, the id aside, each of which may be left out."""
     given = [
-        (field.name, Union[field.type, msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007 - of a value
+        (field.name, _ANYTHING.get(field.name, field.type) | msgspec.UnsetType, msgspec.UNSET)
         for field in structs.fields(kind)
         if field.name != "id"
     ]

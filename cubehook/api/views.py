@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from cubehook import config
+from cubehook.api.settings import WebhookChanges, shown_duration, shown_options
 from cubehook.config_rules import rule
 from cubehook.delivery.means import Status
 from cubehook.delivery.redelivery import LEAST_PER_SECOND, MOST_PER_SECOND
@@ -55,6 +57,8 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     """
     A webhook, without its secrets, and how it stands.
 
+    One that is `provisioned` stands in the configuration file, and is changed there only.  Its settings are
+    those of the file; null is left to the defaults.  `counters` tell how attempts ended since the start.
     `enabled` is what its settings say; `disabled_reason` tells why it is sent nothing all the same,
     since its receiver wanted that or failed for days.  `state` is that of its breaker: `closed` when
     it is sent to, `held` when its receiver asked for silence, `open` when it fails, `half-open` while
@@ -73,8 +77,20 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     cubes: tuple[str, ...]
     headers: dict[str, str]
     payload: str
+    template: str | None
+    preset: str | None
+    encoding: str
     granularity: Granularity
     notices: tuple[NoticeType, ...]
+    options: dict[str, Any]
+    timeout: float | None
+    retry: tuple[float, ...] | None
+    jitter: float | None
+    concurrency: int | None
+    expire: dict[CallState, float]
+    breaker: config.Breaker | None
+    disable_after: str | None
+    provisioned: bool
     pending: int
     in_flight: int
     state: str
@@ -83,6 +99,44 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     failing_since: Time | None
     disabled_reason: str | None
     problem: str | None
+    counters: dict[str, int]
+
+
+class CreatedWebhook(Webhook, frozen=True, kw_only=True):
+    """A webhook that was made, and its `secret`, shown this once; null if it was given one."""
+
+    secret: str | None
+
+
+class TestOf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    What to try a webhook with: a sample of an event in `state`, by default the first that it is sent.
+
+    With `settings` it is tried as if these were changed.
+    """
+
+    state: CallState | None = None
+    settings: WebhookChanges | None = None
+
+
+class TestOfNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings to try or to look at, and the `state` of a call that is told of."""
+
+    settings: WebhookChanges
+    state: CallState | None = None
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """The `body` that is sent of a sample: `kind` is a call's state, or the type of a notice."""
+
+    kind: str
+    body: str
+
+
+class Previews(msgspec.Struct, frozen=True, kw_only=True):
+    """What a webhook would be sent, one sample of each kind."""
+
+    items: list[Preview]
 
 
 class Webhooks(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +223,14 @@ class Redelivering(msgspec.Struct, frozen=True, kw_only=True):
     job: RedeliveryJob | None
 
 
-def webhook_view(webhook: config.Webhook, status: Status, disabled_reason: str | None) -> Webhook:
+def webhook_view(
+    webhook: config.Webhook,
+    status: Status,
+    disabled_reason: str | None,
+    *,
+    provisioned: bool,
+    counters: Mapping[str, int],
+) -> Webhook:
     """`webhook` as it is shown."""
     return Webhook(
         id=webhook.id,
@@ -184,8 +245,20 @@ def webhook_view(webhook: config.Webhook, status: Status, disabled_reason: str |
         cubes=webhook.cubes,
         headers=dict.fromkeys(webhook.headers, MASK),
         payload=webhook.payload,
+        template=webhook.template,
+        preset=webhook.preset,
+        encoding=webhook.encoding,
         granularity=webhook.granularity,
         notices=webhook.notices,
+        options=shown_options(webhook.options),
+        timeout=webhook.timeout,
+        retry=webhook.retry,
+        jitter=webhook.jitter,
+        concurrency=webhook.concurrency,
+        expire=webhook.expire,
+        breaker=webhook.breaker,
+        disable_after=None if webhook.disable_after is None else shown_duration(webhook.disable_after),
+        provisioned=provisioned,
         pending=status.pending,
         in_flight=status.in_flight,
         state=status.state,
@@ -194,6 +267,7 @@ def webhook_view(webhook: config.Webhook, status: Status, disabled_reason: str |
         failing_since=shown_time(status.failing_since),
         disabled_reason=disabled_reason,
         problem=status.problem if disabled_reason is None and webhook.enabled else None,
+        counters=dict(counters),
     )
 
 

@@ -147,10 +147,11 @@ def delete_cube(connection: Connection, id: str) -> None:
 
 
 class KeptWebhook(msgspec.Struct, frozen=True):
-    """A webhook as it was put: what it signs with now, and how it was held back."""
+    """A webhook as it was put: what it signs with now, how it was held back, and whether it is new."""
 
     secrets: SigningSecrets
     trouble: Trouble | None
+    new: bool = False
 
 
 def put_webhook(
@@ -175,7 +176,7 @@ def put_webhook(
         secrets = SigningSecrets(current=webhook.secret or new_secret(random_bytes))
         new = {"settings": settings, "secret": sealer.seal(_text(secrets)), "provisioned": False}
         connection.execute(insert(webhooks).values(id=webhook.id, **new))
-        return KeptWebhook(secrets, None)
+        return KeptWebhook(secrets, None, new=True)
     _see_that_it_is_ours(row, "webhooks")
     known = _secrets(row, sealer)
     secrets = known.replaced(webhook.secret or known.current, at, overlap)

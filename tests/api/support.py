@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -22,12 +22,12 @@ from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.delivery.breaker import State
 from cubehook.delivery.means import Status
-from cubehook.events import Event, Micros, NoticeType
+from cubehook.events import CallState, Event, Micros, NoticeType
 from cubehook.ids import first_id
 from cubehook.interfaces import IRedelivery, NotFoundError
 from cubehook.net.site import AccessSite, LimitedRequest
 from cubehook.notices import about_webhook
-from cubehook.records import Delivery, DeliveryStatus, Job, JobState
+from cubehook.records import Attempt, Delivery, DeliveryStatus, Job, JobState
 from cubehook.store.errors import ProvisionedError
 
 reactor: Any = installed
@@ -64,21 +64,22 @@ class FakeWebhooks:
     """Webhooks that only remember what was asked of them."""
 
     def __init__(self) -> None:
-        self.webhooks = {"crm": CRM, "audit": config.Webhook(id="audit", transport="jsonl", url="")}
-        self.disabled_webhooks: dict[str, str] = {}
+        self.known = {"crm": CRM, "audit": config.Webhook(id="audit", transport="jsonl", url="")}
+        self.disabled: dict[str, str] = {}
         self.statuses: dict[str, Status] = {}
         self.asked: list[tuple[str, str]] = []
-        self.provisioned = False
+        self.provisioned: frozenset[str] = frozenset()
+        self.tried: list[tuple[config.Webhook, CallState]] = []
         self.waits: Deferred[None] | None = None
         self.fault: Exception | None = None
 
-    def webhook_status(self, webhook: str) -> Status:
+    def status(self, webhook: str) -> Status:
         return self.statuses.get(webhook, status())
 
     async def _done(self, what: str, webhook: str) -> None:
         if self.fault is not None:
             raise self.fault
-        if self.provisioned:
+        if webhook in self.provisioned:
             raise ProvisionedError(f"the file says what webhook {webhook} is")
         if self.waits is not None:
             await self.waits
@@ -88,9 +89,27 @@ class FakeWebhooks:
         await self._done("rotate", webhook)
         return "whsec_new", NOW
 
-    async def enable_webhook(self, webhook: str) -> None:
+    async def create(self, webhook: config.Webhook) -> str | None:
+        self.known[webhook.id] = msgspec.structs.replace(webhook, secret=None)
+        return None if webhook.secret else "whsec_new"
+
+    async def change(self, id: str, change: Callable[[config.Webhook], config.Webhook]) -> None:
+        self.known[id] = change(self.known[id])
+
+    async def delete(self, id: str, check: Callable[[config.Webhook], None]) -> None:
+        check(self.known[id])
+        del self.known[id]
+
+    def check(self, webhook: config.Webhook, before: config.Webhook | None = None) -> None:
+        pass
+
+    async def try_out(self, webhook: config.Webhook, state: CallState) -> Attempt:
+        self.tried.append((webhook, state))
+        return Attempt(id=1, delivery=1, number=1, started_at=NOW, duration=5, delivered=True)
+
+    async def enable(self, webhook: str) -> None:
         await self._done("enable", webhook)
-        self.disabled_webhooks.pop(webhook, None)
+        self.disabled.pop(webhook, None)
 
 
 @implementer(IRedelivery)
@@ -180,7 +199,10 @@ class ApiCase(TestCase):
 
     def make_parts(self) -> list[object]:
         """Whose operations there are."""
-        return [WebhooksPart(self.webhooks), RedeliveryPart(self.redelivery, lambda: NOW)]
+        return [
+            WebhooksPart(self.webhooks, lambda webhook: {"delivered": 3}),
+            RedeliveryPart(self.redelivery, lambda: NOW),
+        ]
 
     def who(self, request: LimitedRequest) -> Any:
         return caller(request)
@@ -190,7 +212,11 @@ class ApiCase(TestCase):
         for declared in self.declared.values():
             pattern = re.sub(r"\{\w+\}", "[^/]+", declared.path)
             if declared.method == method and re.fullmatch(pattern, path.partition("?")[0]):
-                self.assertIn(status, {200, *(error.status for error in declared.every_error)}, declared.name)
+                self.assertIn(
+                    status,
+                    {declared.status, *(error.status for error in declared.every_error)},
+                    declared.name,
+                )
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that only looking can tell."""
@@ -208,15 +234,16 @@ class ApiCase(TestCase):
         *,
         raw: bytes | None = None,
         content_type: str | None = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
         """The status and the JSON of an answer; None for no body."""
         if body is not None:
             raw = json.dumps(body).encode()
-        headers: dict[bytes | str, bytes | str] = {}
+        sent: dict[bytes | str, bytes | str] = dict((headers or {}).items())
         if raw is not None and content_type is not None:
-            headers["Content-Type"] = content_type
+            sent["Content-Type"] = content_type
         response = await treq.request(
-            method, f"{self.url}{PREFIX}{path}", data=raw, headers=headers, persistent=False
+            method, f"{self.url}{PREFIX}{path}", data=raw, headers=sent, persistent=False
         )
         self.headers = response.headers
         self._see_that_it_is_declared(method, path, response.code)

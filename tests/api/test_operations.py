@@ -33,7 +33,7 @@ class Refusals(ApiCase):
         await self.refused(404, "not_found", "POST", "/nothing", {"a": 1})
 
     async def test_another_method(self) -> None:
-        error = await self.refused(405, "method_not_allowed", "POST", "/webhooks", {})
+        error = await self.refused(405, "method_not_allowed", "PATCH", "/jobs", {})
         self.assertIn("GET", error["message"])
         self.assertEqual(self.headers.getRawHeaders("allow"), ["GET, HEAD"])
         await self.refused(405, "method_not_allowed", "GET", RANGE)
