@@ -7,6 +7,7 @@ import itertools
 from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.calls import tracker
+from cubehook.calls.numbers import Numbers
 from cubehook.events import CallEvent, CallState, Direction, Granularity, Outcome, iso
 from cubehook.ids import id_text
 from cubehook.xcc import messages as xcc
@@ -324,6 +325,21 @@ class NumberTests(TrackerTestCase):
         self.assertEqual(self.numbers(incoming, outgoing), (CALLER, CALLED, False))
         self.setUp()
         self.assertEqual(self.numbers(outgoing, incoming), (CALLER, CALLED, False))
+
+    def test_another_region_is_for_calls_that_begin_then(self) -> None:
+        self.gateway = Gateway("US")
+        national = ("i", created("in", "2025550143", "2025550144", None))
+        self.gateway.play(national)
+        self.gateway.tracker.complete_with(Numbers(None))
+        # Told again, it would be another call by its numbers if they were not completed as before.
+        self.assertEqual(self.numbers(national), (THIRD, "+12025550144", False))
+        self.assertEqual(self.gateway.tracker.active, 1)
+        self.gateway.play(national, ("i", alerting), call="26")
+        self.assertEqual(self.last().calling_number, "2025550143")
+        self.gateway.play(("i", disconnected()))
+        self.gateway.sweep(KEPT + 1)
+        self.assertEqual(self.gateway.play(national, ("i", alerting)), [A])
+        self.assertEqual(self.last().calling_number, "2025550143")
 
     def test_the_outgoing_leg_when_the_incoming_is_unknown(self) -> None:
         self.assertEqual(self.numbers(("o", created("out", CALLER, "1001"))), (CALLER, "1001", False))

@@ -172,6 +172,35 @@ class WebhookTests(WebhooksCase):
         )
         self.assertEqual(self.statuses("erp"), [])
 
+    async def test_nothing_of_others_is_lost_while_cubes_and_webhooks_come_and_go(self) -> None:
+        await self.begin()
+        url, _ = await self.receiver()
+        branch = {
+            "provider_url": f"http://127.0.0.1:{free_port()}/cisco_xcc",
+            "application_url": self.service.application_url("branch"),
+        }
+        calls = 0
+        for number in range(4):
+            for method, path, body in (
+                ("POST", "/cubes", {"id": "branch"} | branch),
+                ("POST", "/webhooks", {"id": "erp", "url": url, "granularity": "connection"}),
+                ("PATCH", "/cubes/branch", {"default_region": "US", "allow_from": [f"10.0.{number}.0/24"]}),
+                ("PATCH", "/webhooks/erp", {"granularity": "call", "url": f"{url}/{number}"}),
+                ("PATCH", "/cubes/branch", {"enabled": False}),
+                ("DELETE", "/webhooks/erp", None),
+                ("DELETE", "/cubes/branch", None),
+            ):
+                calls += 1
+                self.call()
+                answer = await self.ask(method, path, body)
+                self.assertLess(answer.status, 300, answer.body)
+        await self.until(lambda: len(self.states()) == 3 * calls)
+        await self.gateway.when_idle()
+        counters = self.gateway.counters
+        self.assertEqual((counters.registrations, counters.failed, counters.lost_negative), (1, 0, 0))
+        self.assertEqual(self.statuses("crm"), ["delivered"] * 3 * calls)
+        self.assertNotIn("pending", self.statuses("erp"))
+
     async def test_what_cannot_be(self) -> None:
         await self.begin()
         for method, body in (("PATCH", {"enabled": False}), ("DELETE", None)):
