@@ -93,14 +93,13 @@ def whole(every: Iterable[Slot]) -> Sums:
 
 
 def evenly(
-    points: Iterable[tuple[Micros, int]], since: Micros, until: Micros, step: Micros
+    points: Iterable[tuple[Micros, int]], until: Micros, step: Micros
 ) -> list[tuple[Micros, int | None]]:
     """`points`, which are `step` apart, from the first on until `until`; None where there is none."""
     known = dict(points)
     if not known or step <= 0:
         return []
-    first = max(min(known), since)
-    return [(at, known.get(at)) for at in range(first, min(until, max(known) + step), step)]
+    return [(at, known.get(at)) for at in range(min(known), min(until, max(known) + step), step)]
 
 
 def _begins(since: Micros, until: Micros, step: Step, zone: tzinfo) -> Iterable[Micros]:
@@ -129,6 +128,11 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     def step(self) -> Step:
         """Hours while they can be told apart."""
         return "hour" if self.until - self.since <= 8 * 24 * HOUR else "day"
+
+    @property
+    def wide_step(self) -> Step:
+        """The same for averages, which tell nothing of a few calls."""
+        return "hour" if self.until - self.since <= 2 * 24 * HOUR else "day"
 
 
 RANGES = {"24h": ("24 hours", 1), "7d": ("7 days", 7), "30d": ("30 days", 30), "90d": ("90 days", 90)}

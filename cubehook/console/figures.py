@@ -25,8 +25,8 @@ class Heat(msgspec.Struct, frozen=True):
 
     days: list[list[Warm]]
     most: int
-    peak: str | None
-    """When the most were, such as `Monday 09:00 to 10:00`; None if there were none at all."""
+    peak: tuple[str, int] | None
+    """The weekday and the hour in which the most were; None if there were none at all."""
 
 
 class Warm(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ def heat(hours: Iterable[tuple[Micros, int]], zone: tzinfo) -> Heat:
     peak = None
     if most:
         day, hour = next((d, h) for d in range(7) for h in range(24) if counts[d][h] == most)
-        peak = f"{WEEKDAYS[day]} {hour:02}:00 to {(hour + 1) % 24:02}:00"
+        peak = (WEEKDAYS[day], hour)
     return Heat(
         days=[[Warm(count, ceil(LEVELS * count / most) if most else 0) for count in row] for row in counts],
         most=most,

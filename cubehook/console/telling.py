@@ -66,7 +66,7 @@ def _ended(outcome: str, ring: float | None, talk: float | None) -> str:
             return f"Abandoned: the caller hung up after {duration(ring)} of ringing"
         case "busy" | "rejected":
             words = f"{_ENDS[outcome]}: {_ORIGINS[outcome]}"
-            return f"{words}, after it {rang}" if rang else words
+            return words if ring is None else f"{words} after {duration(ring)} of ringing"
         case "failed":
             return (
                 f"Failed: {rang}, and the call could not be completed"

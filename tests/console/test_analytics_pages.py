@@ -144,7 +144,7 @@ class ThePage(AnalyticsCase):
         self.assertEqual(tiles["Rang on average"], "10 sof 15 calls")
         self.assertEqual(tiles["Talked on average"], "1:00of 12 calls")
         self.assertTrue(tiles["Most at once"].startswith("17"))
-        self.assertEqual(tiles["Busiest hour of the week"], "Saturday 14:00 to 15:006 calls")
+        self.assertEqual(tiles["Busiest hour"], "Sat 14:006 calls until 15:00")
 
     async def test_charts_have_their_tables(self) -> None:
         page = await self.browser.get("/analytics?range=24h")
@@ -256,7 +256,7 @@ class AsCsv(AnalyticsCase):
         }
         page = await self.browser.get("/analytics?range=24h&cube=hq")
         links = set(page.tree.xpath("//a[@download]/@href"))
-        self.assertEqual(len(links), 6)
+        self.assertEqual(len(links), 7)
         for link in links:
             self.assertTrue(link.endswith("?range=24h&cube=hq"), link)
             self.assertGreater(len(await self.rows(link)), 1)
@@ -265,10 +265,18 @@ class AsCsv(AnalyticsCase):
     async def test_calls(self) -> None:
         header, *rows = await self.rows("/analytics/calls.csv?range=24h")
         self.assertEqual(header[:4], ["from (Europe/Berlin)", "calls", "answered", "missed"])
+        self.assertEqual(rows[-3], ["2024-11-23 15:00", "6", "4", "2", "0", "0", "0", "0"])
+
+    async def test_averages(self) -> None:
+        header, *rows = await self.rows("/analytics/averages.csv?range=24h")
+        self.assertEqual(header[1:], ["answered percent", "average ring seconds", "average talk seconds"])
         self.assertEqual(
-            rows[-3], ["2024-11-23 15:00", "6", "4", "2", "0", "0", "0", "0", "66.667", "10.0", "60.0"]
+            rows[-3:-1], [["2024-11-23 15:00", "66.667", "10.0", "60.0"], ["2024-11-23 16:00", "", "", ""]]
         )
-        self.assertEqual(rows[-2][8:], ["", "", ""])
+        # Of a week, a day has one.
+        self.assertEqual(
+            (await self.rows("/analytics/averages.csv?range=7d"))[-1][:2], ["2024-11-23 00:00", "81.818"]
+        )
 
     async def test_numbers_are_no_formulas(self) -> None:
         self.figures.changes = {"calling": [NumberCalls(number='=HYPERLINK("http://evil")', calls=1)]}
@@ -318,8 +326,8 @@ class AddedUp(TestCase):
 
     def test_evenly(self) -> None:
         points: list[tuple[Micros, int]] = [(20, 1), (40, 3)]
-        self.assertEqual(evenly(points, 0, 100, 10), [(20, 1), (30, None), (40, 3)])
-        self.assertEqual(evenly([], 0, 100, 10), [])
+        self.assertEqual(evenly(points, 100, 10), [(20, 1), (30, None), (40, 3)])
+        self.assertEqual(evenly([], 100, 10), [])
 
     def test_ranges(self) -> None:
         found = range_up_to("24h", NOW)

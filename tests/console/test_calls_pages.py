@@ -203,8 +203,9 @@ class OneCall(CallsCase):
                 "Leg A begins from the gateway",
                 "Leg B rings from the gateway",
                 "ALERTING The call rings event EVENT1",
-                "503 Service Unavailable CRM Call Events refused it ALERTING, attempt 1, 200 ms",
-                "200 OK CRM Call Events took it ALERTING, attempt 2, 200 ms",
+                "503 Service Unavailable CRM Call Events refused it ALERTING, attempt 1, 200 ms "
+                "Request and answer",
+                "200 OK CRM Call Events took it ALERTING, attempt 2, 200 ms Request and answer",
             ],
         )
         self.assertIn("upstream is down", page.text)

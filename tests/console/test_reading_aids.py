@@ -142,7 +142,7 @@ class Calendar(TestCase):
         self.assertEqual({day.date.day for day in days if day.future}, {1, 24, 25, 26, 27, 28, 29, 30})
         self.assertEqual([day.label for day in days if day.failures], ["Monday, 4 November 2024, 2 failed"])
 
-    @given(st.dates(date(1971, 1, 1), date(2039, 11, 30)))
+    @given(st.dates(date(1971, 2, 1), date(2039, 11, 30)))
     def test_every_month_is_whole(self, day: date) -> None:
         found = month(day.replace(day=1), today=date(2040, 1, 1), chosen=None, failures={})
         self.assertTrue(all(len(week) == 7 and week[0].date.weekday() == 0 for week in found.weeks))
@@ -190,7 +190,7 @@ class Sentences(TestCase):
         self.check("Answered, talk time unknown", "answered")
         self.check("Busy: the called party was on another call", "busy", cause=17)
         self.check(
-            "Rejected: the called party declined it, after it rang 10 s",
+            "Rejected: the called party declined it after 10 s of ringing",
             "rejected",
             ring_seconds=10,
             cause=21,
@@ -226,12 +226,12 @@ class Figures(TestCase):
         self.assertEqual((found.days[0][9].count, found.days[0][9].level), (30, 6))
         self.assertEqual((found.days[1][9].count, found.days[1][9].level), (1, 1))
         self.assertEqual((found.days[2][9].count, found.days[2][9].level), (0, 0))
-        self.assertEqual((found.most, found.peak), (30, "Monday 09:00 to 10:00"))
+        self.assertEqual((found.most, found.peak), (30, ("Monday", 9)))
         self.assertEqual(sum(cell.count for row in found.days for cell in row), 31)
 
     def test_heat_in_a_zone(self) -> None:
         monday = begin_of(date(2024, 11, 18), UTC)
-        self.assertEqual(heat([(monday + 23 * HOUR, 1)], BERLIN).peak, "Tuesday 00:00 to 01:00")
+        self.assertEqual(heat([(monday + 23 * HOUR, 1)], BERLIN).peak, ("Tuesday", 0))
 
     def test_no_heat(self) -> None:
         self.assertEqual((heat([], UTC).most, heat([], UTC).peak), (0, None))

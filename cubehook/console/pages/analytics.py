@@ -42,6 +42,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     zone: tzinfo
     stats: Any
     slots: list[Slot]
+    averages: list[Slot]
     sums: Sums
     heat: Heat
     progress: list[tuple[Micros, int | None]]
@@ -74,6 +75,7 @@ class Pages:
             stats=stats,
             sums=found.sums,
             slots=found.slots,
+            averages=found.averages,
             heat=found.heat,
             weekdays=WEEKDAYS,
             progress=found.progress,
@@ -118,11 +120,11 @@ class Pages:
             zone=zone,
             stats=stats,
             slots=every,
+            averages=slots(hours, range_.since, min(range_.until, visit.now), range_.wide_step, zone),
             sums=whole(every),
             heat=heat(((at, sums.calls) for at, sums in hours), zone),
             progress=evenly(
                 ((_micros(each.at), each.calls) for each in stats.active),
-                range_.since,
                 range_.until,
                 stats.active_step_seconds * 1_000_000,
             ),
@@ -172,7 +174,7 @@ def _at(found: Analysis, what: str) -> str:
     return f"{what} ({zone_name(found.zone)})"
 
 
-def _seconds(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
@@ -182,24 +184,28 @@ def _progress(found: Analysis) -> _Table:
 
 
 def _calls(found: Analysis) -> _Table:
-    header = [
-        _at(found, "from"),
-        "calls",
-        *OUTCOMES,
-        "answered percent",
-        "average ring seconds",
-        "average talk seconds",
-    ]
+    header = [_at(found, "from"), "calls", *OUTCOMES]
     rows: list[list[Cell]] = [
         [
             _clock(found, slot.at),
             slot.sums.calls,
             *(slot.sums.outcomes[name] for name in OUTCOMES),
-            _seconds(slot.sums.answer_percent),
-            _seconds(slot.sums.average_ring),
-            _seconds(slot.sums.average_talk),
         ]
         for slot in found.slots
+    ]
+    return header, rows
+
+
+def _averages(found: Analysis) -> _Table:
+    header = [_at(found, "from"), "answered percent", "average ring seconds", "average talk seconds"]
+    rows: list[list[Cell]] = [
+        [
+            _clock(found, slot.at),
+            _rounded(slot.sums.answer_percent),
+            _rounded(slot.sums.average_ring),
+            _rounded(slot.sums.average_talk),
+        ]
+        for slot in found.averages
     ]
     return header, rows
 
@@ -231,8 +237,8 @@ def _cubes(found: Analysis) -> _Table:
             cube,
             sums.calls,
             *(sums.outcomes.get(name, 0) for name in OUTCOMES),
-            _seconds(sums.average_ring_seconds),
-            _seconds(sums.average_talk_seconds),
+            _rounded(sums.average_ring_seconds),
+            _rounded(sums.average_talk_seconds),
             None if sums.peak is None else sums.peak.calls,
         ]
         for cube, sums in found.stats.cubes.items()
@@ -243,6 +249,7 @@ def _cubes(found: Analysis) -> _Table:
 PARTS: dict[str, Callable[[Analysis], _Table]] = {
     "progress": _progress,
     "calls": _calls,
+    "averages": _averages,
     "outcomes": _outcomes,
     "week": _week,
     "numbers": _numbers,

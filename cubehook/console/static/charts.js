@@ -76,11 +76,11 @@
         y: { range: (plot, least, most) => [0, unit === "percent" ? 100 : Math.max(most || 0, unit === "count" ? 4 : 1) * 1.08] },
       },
       axes: [
-        { ...axis, space: 72 },
+        { ...axis, space: 72, values: (plot, splits, index, space, step) => splits.map((at, number) => tick(at, step, number === 0)) },
         {
           ...axis,
           size: 56,
-          space: 36,
+          space: 28,
           incrs: unit === "count" ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6] : unit === "seconds" ? [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200] : undefined,
           values: (plot, splits) => splits.map((value) => units[unit](value)),
         },
@@ -96,12 +96,24 @@
             width: kind === "bars" ? 0 : 2,
             fill: kind === "bars" ? colour : kind === "steps" ? translucent(colour, 22) : undefined,
             paths,
-            spanGaps: false,
+            // Averages of hours without calls are not known, and not missed.
+            spanGaps: kind === "lines",
             points: { show: kind === "lines" ? undefined : false, size: 5 },
           };
         }),
       ],
     };
+  }
+
+  // Days under midnight, hours between; both under the first.
+  function tick(at, step, first) {
+    const when = new Date(at * 1000);
+    const day = when.toLocaleDateString(undefined, { day: "numeric", month: "short" });
+    if (step >= 86400) {
+      return day;
+    }
+    const hour = when.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+    return first ? `${hour}\n${day}` : when.getHours() === 0 && when.getMinutes() === 0 ? day : hour;
   }
 
   function stamp(at) {
