@@ -233,4 +233,10 @@ class WebhookTests(WebhooksCase):
         self.assertIn("settings.template", refused.body["error"]["fields"])
         found = await self.ask("GET", "/webhooks")
         self.assertEqual([webhook["id"] for webhook in found.body["items"]], ["crm"])
+        await self.ask("POST", "/webhooks", {"id": "erp", "url": "http://192.0.2.1/", "cubes": ["hq"]})
+        refused = await self.ask("PATCH", "/webhooks/erp", {"options": {"qos": 1}, "cubes": ["hq", "hp"]})
+        self.assertEqual(
+            (refused.status, sorted(refused.body["error"]["fields"])), (422, ["cubes[1]", "options.qos"])
+        )
+        self.assertEqual((await self.ask("GET", "/webhooks/erp")).body["cubes"], ["hq"])
         self.assertNotIn(SECRET, str(found.body))
