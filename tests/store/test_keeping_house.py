@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,7 +14,7 @@ from cubehook.records import DeliveryStatus, Registration, RegistrationState
 from cubehook.store import store as store_module
 from cubehook.store.access import Entry, Session
 from cubehook.store.packing import pack, unpack
-from cubehook.store.sweeping import Swept
+from cubehook.store.sweeping import Swept, sweep_numbers_chunk
 from tests.store.support import NOON, SECOND, StoreCase
 
 CRM = Webhook(id="crm", url="https://api.yourcrm.example/calls")
@@ -120,6 +122,18 @@ class SweepTests(StoreCase):
         swept = await store.sweep(Retention(), NOON + 366 * DAY + 3600 * SECOND)
         self.assertEqual((swept.samples, swept.audit), (3, 1))
         self.assertEqual(len(self.rows("SELECT id FROM audit")), 1)
+
+    async def test_numbers_are_deleted_a_few_at_a_time(self) -> None:
+        store = await self.opened()
+        for _ in range(5):
+            await store.accept(None, [], [self.made.event(self.made.call())], [])
+        gone = []
+        after: tuple[str, int] | None = ("", 0)
+        while after is not None:
+            chunk = partial(sweep_numbers_chunk, before=(1 << 63) - 1, after=after, rows=3)
+            count, after = await store._do(chunk)
+            gone.append(count)
+        self.assertEqual(gone, [3, 3, 3, 1])
 
     async def test_a_session_lasts_until_it_is_over(self) -> None:
         store = await self.opened()

@@ -421,6 +421,46 @@ class BoundTests(ListCase):
         self.assertEqual(page.items, [])
         self.assertEqual(page.next, self.history.deliveries[-10].id)
 
+    def test_each_row_is_looked_at_once(self) -> None:
+        self.patch(paging, "_FIRST_STRETCH", 4)
+        for place in range(30):
+            call = self.history.call(cube="hq" if place % 5 else "branch")
+            self.history.deliver(
+                call, status=DeliveryStatus.DELIVERED if place % 3 else DeliveryStatus.PENDING
+            )
+        self.history.write()
+        found: list[list[int]] = []
+        whole_page = paging.page
+
+        def page(*arguments: Any) -> tuple[list[int], int | None]:
+            ids, after = whole_page(*arguments)
+            found.append(ids)
+            return ids, after
+
+        self.patch(lists, "page", page)
+        for more in ({}, {"cube": "hq"}, {"webhook": "crm"}):
+            asked: dict[str, Any] = {"status": DeliveryStatus.DELIVERED, **more}
+            self.ask(lists.list_deliveries, **asked)
+            self.assertEqual(found.pop(), self.history.expected_deliveries(**asked))
+
+    def test_an_event_is_a_moment_older_than_its_delivery(self) -> None:
+        delivery = self.history.deliver(self.history.call(cube="rare"))
+        self.assertLess(id_time(delivery.event.id), id_time(delivery.id))
+        page = self.ask(lists.list_deliveries, cube="rare", since=id_time(delivery.id))
+        self.assertEqual([each.id for each in page.items], [delivery.id])
+
+    def test_of_many_calls_of_a_number_none_is_missed_between_pages(self) -> None:
+        self.patch(lists, "_FEW_CALLS", 4)
+        self.patch(lists, "_AT_ONCE", 2)
+        for place in range(40):
+            self.history.call(states="ACD" if place % 3 else "A")
+        self.history.write()
+        with self.history.engine.connect() as connection:
+            for state in CallState:
+                asked: dict[str, Any] = {"number": "1663", "state": state}
+                found = walk(connection, partial(lists.list_calls, **asked), 1)
+                self.assertEqual([each.id for each in found], self.history.expected_calls(**asked))
+
 
 def scans(step: str) -> bool:
     """Whether a step of a plan goes through a whole table."""
