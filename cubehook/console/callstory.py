@@ -54,6 +54,8 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True):
     stretches: list[Stretch]
     end: str | None
     """Why it ended, if the gateway told."""
+    media: str | None
+    """How its media went, if the gateway told."""
     going: bool
     words: str
     """The same as the line shows, for who cannot see it."""
@@ -168,9 +170,24 @@ def _leg(leg: Any, name: str, begin: Micros, end: Micros) -> Leg:
         connection=leg,
         stretches=found,
         end=None if cause is None else (cause_text(cause) or cause_told(cause)),
+        media=_media(leg.media),
         going=leg.disconnected_at is None and leg.state != "LEFT",
         words=words or "neither rang nor talked",
     )
+
+
+def _media(media: Any) -> str | None:
+    if media is None:
+        return None
+    known = (
+        (media.packets_lost, "lost", "packet"),
+        (media.packets_received, "received", "packet"),
+        (media.packets_sent, "sent", "packet"),
+    )
+    words = [f"{verb} {plural(count, what)}" for count, verb, what in known if count is not None]
+    if media.round_trip_ms is not None:
+        words.append(f"round trip {media.round_trip_ms:,} ms")
+    return ", ".join(words) or None
 
 
 def _told(notification: Any, begin: Micros, letters: Mapping[str, str]) -> Entry:

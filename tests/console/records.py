@@ -262,7 +262,11 @@ class Records:
         self.failed: list[DeliveryListed] = []
         self.failed_next: str | None = None
         self.delivery: DeliveryWhole | None = None
-        self.webhooks = [SimpleNamespace(id="crm", name="CRM Call Events")]
+        self.webhooks = [
+            SimpleNamespace(
+                id="crm", name="CRM Call Events", enabled=True, disabled_reason=None, held_until=None
+            )
+        ]
         self.cubes = [SimpleNamespace(id="hq")]
         self.refusal: ApiError | None = None
         self.asked: list[tuple[str, Any]] = []
@@ -315,6 +319,13 @@ class Records:
     @operation("GET", "/webhooks", query=WebhooksQuery, result=msgspec.Struct)
     async def list_webhooks(self, caller: Caller, query: WebhooksQuery) -> Any:
         return SimpleNamespace(items=self.webhooks, next=None)
+
+    @operation("GET", "/webhooks/{webhook}", result=msgspec.Struct)
+    async def get_webhook(self, caller: Caller, webhook: str) -> Any:
+        for known in self.webhooks:
+            if known.id == webhook:
+                return known
+        raise NotFoundError(f"There is no webhook {webhook}")
 
     @operation("GET", "/cubes", query=WebhooksQuery, result=msgspec.Struct)
     async def list_cubes(self, caller: Caller, query: WebhooksQuery) -> Any:

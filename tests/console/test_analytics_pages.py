@@ -144,7 +144,7 @@ class ThePage(AnalyticsCase):
         self.assertEqual(tiles["Rang on average"], "10 sof 15 calls")
         self.assertEqual(tiles["Talked on average"], "1:00of 12 calls")
         self.assertTrue(tiles["Most at once"].startswith("17"))
-        self.assertEqual(tiles["Busiest hour"], "Sat 14:006 calls until 15:00")
+        self.assertEqual(tiles["Busiest hour"], "14:00Saturdays, 6 calls")
 
     async def test_charts_have_their_tables(self) -> None:
         page = await self.browser.get("/analytics?range=24h")

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from twisted.trial.unittest import TestCase
 
 from cubehook.console.session import COOKIE
-from cubehook.events import CallState, Direction, Outcome, iso
+from cubehook.events import CallState, Direction, MediaStatistics, Outcome, iso
 from cubehook.store.histories import LeftOut
 from tests.console.records import (
     FROM,
@@ -232,12 +232,19 @@ class OneCall(CallsCase):
         self.assertEqual(kinds, ["is-told", "is-event", "is-attempt"])
 
     async def test_legs(self) -> None:
-        answered = leg(2, Direction.OUTGOING, connected_at=iso(NOW - 52 * SECOND), disconnect_cause=16)
+        media = MediaStatistics(packets_sent=1500, packets_received=1480, packets_lost=1, round_trip_ms=21)
+        answered = leg(
+            2, Direction.OUTGOING, connected_at=iso(NOW - 52 * SECOND), disconnect_cause=16, media=media
+        )
         page = await self.shown(connections=[leg(1, Direction.INCOMING), answered])
         rows = page.tree.xpath("//section[@aria-labelledby='legs']//tbody/tr")
         self.assertEqual(len(rows), 2)
         self.assertIn("A Caller", " ".join(rows[0].text_content().split()))
         self.assertIn("No answer from user (user alerted)", rows[0].text_content())
+        self.assertIn(
+            "cause 16; lost 1 packet, received 1,480 packets, sent 1,500 packets, round trip 21 ms",
+            rows[1].text_content(),
+        )
         self.assertEqual(rows[1].xpath(".//svg")[0].get("aria-label"), "rang 7.5 s, talked 4.5 s")
         rects = rows[1].xpath(".//rect")
         self.assertEqual(

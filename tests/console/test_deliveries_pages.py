@@ -78,11 +78,10 @@ class TheList(DeliveriesCase):
                 "Ringing",
                 f"{FROM}to +12512501663",
                 "CRM Call Events",
-                "Delivered 200",
-                "1",
+                "Delivered 200, 1 attempt",
             ],
         )
-        self.assertEqual(rows[1][4:], ["Failed Refused by the receiver: 503", "11"])
+        self.assertEqual(rows[1][4], "Failed Refused by the receiver: 503, 11 attempts")
         self.assertEqual(rows[2][3:5], ["gone", "Pending Timed out next try in 2 min"])
         self.assertIn("sent again", rows[2][1])
         self.assertEqual(rows[3][1:3], ["webhook.failing", "About the service"])
@@ -279,6 +278,23 @@ class OneDelivery(DeliveriesCase):
         self.assertIn("Not tried yet", page.text)
         self.assertEqual(page.tree.xpath("//button[contains(., 'Send again')]"), [])
         self.assertEqual((await self.shown(attempt(1))).tree.xpath("//section[@hx-get]"), [])
+
+    async def test_when_it_is_tried_next(self) -> None:
+        pending: dict[str, Any] = {"status": DeliveryStatus.PENDING, "due_at": iso(NOW + 60 * SECOND)}
+        (webhook,) = self.records.webhooks
+
+        async def told(**changes: Any) -> str:
+            page = await self.shown(**{**pending, **changes})
+            return words(page.find("//dt[.='Next try']/following-sibling::dd[1]"))
+
+        self.assertEqual(await told(), "23 Nov 2024, 16:04:36 UTC (in 1 min)")
+        self.assertEqual(await told(due_at=iso(NOW)), "As soon as its turn comes")
+        webhook.held_until = iso(NOW + 90 * SECOND)
+        self.assertEqual(await told(), "Its webhook fails, and is held back until 23 Nov 2024, 16:05:06 UTC")
+        webhook.disabled_reason = "its receiver answered 410"
+        self.assertEqual(await told(), "None, while its webhook is disabled: its receiver answered 410")
+        self.records.webhooks = []
+        self.assertEqual(await told(), "None, while its webhook is not there")
 
     async def test_hostile_values(self) -> None:
         headers = {NASTY: NASTY}

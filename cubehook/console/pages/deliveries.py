@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import date, timedelta, tzinfo
 from typing import Any
 
-from cubehook.api.errors import ApiError, ConflictError, InvalidError
+from cubehook.api.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from cubehook.console.desk import Desk
 from cubehook.console.exchange import attempt_shown
 from cubehook.console.filters import Filters
@@ -76,12 +76,16 @@ class Pages:
     async def delivery(self, visit: Visit, delivery: str) -> Answer:
         """One delivery: what was sent, what was answered, and how long everything took."""
         found = await visit.ask("get_delivery", delivery=delivery)
-        names = await webhook_names(visit)
+        try:
+            webhook = await visit.ask("get_webhook", webhook=found.webhook)
+        except NotFoundError:
+            webhook = None
         return visit.show(
             "delivery.html",
             delivery=found,
             attempts=[attempt_shown(attempt) for attempt in reversed(found.attempts)],
-            names=names,
+            webhook=webhook,
+            name=(webhook and webhook.name) or found.webhook,
         )
 
     @page("POST", "/deliveries/<delivery>/redeliver")

@@ -49,6 +49,10 @@
     };
   }
 
+  function widthOf(times) {
+    return times.length > 1 ? times[1] - times[0] : 3600;
+  }
+
   function translucent(colour, share) {
     return `color-mix(in srgb, ${colour} ${share}%, transparent)`;
   }
@@ -68,11 +72,12 @@
     return {
       width,
       height: HEIGHT,
-      padding: [12, 8, 0, 0],
+      padding: [12, 22, 0, 0],
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       legend: { live: true },
       scales: {
-        x: { time: true },
+        // A bar stands for what follows its time: the last one has room too.
+        x: { time: true, range: (plot, first, last) => [first, last + (kind === "bars" ? widthOf(found.data[0]) : 0)] },
         y: { range: (plot, least, most) => [0, unit === "percent" ? 100 : Math.max(most || 0, unit === "count" ? 4 : 1) * 1.08] },
       },
       axes: [
