@@ -55,6 +55,7 @@ from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
 from cubehook.operations.trace import Traces, Tracing
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
+from cubehook.sampling import LOOK_SECONDS, Sampler
 from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
 from cubehook.webhooks import Webhooks
@@ -134,6 +135,11 @@ class CubehookService(Service):
         self.trackers: dict[str, Tracker] = {}
         self.dispatcher = Dispatcher(
             self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, self
+        )
+        self._sampler = Sampler(
+            lambda: {cube: tracker.active for cube, tracker in self.trackers.items()},
+            self.store.sample,
+            wall_clock,
         )
         self.redelivery = Redelivery(self.store.jobs, self.dispatcher, self._ids, wall_clock, reactor)
         self._webhooks = Webhooks(
@@ -260,6 +266,7 @@ class CubehookService(Service):
         self.cubes.start()
         self._every(SWEEP_SECONDS, self.cubes.sweep)
         self._every(RETENTION_SECONDS, self._sweep_history)
+        self._every(LOOK_SECONDS, self._sampler.look)
         self._log.info(
             "cubehook {version} is running; cubes: {cubes}, webhooks: {webhooks}, state in {folder}",
             version=__version__,
