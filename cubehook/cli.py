@@ -273,6 +273,12 @@ def _enable(argv: Sequence[str]) -> int:
     return enable(argv)
 
 
+def _tail(argv: Sequence[str]) -> int:
+    from cubehook.commands.tail import tail
+
+    return tail(argv)
+
+
 def _trace(argv: Sequence[str]) -> int:
     from cubehook.commands.trace import trace
 
@@ -290,6 +296,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
     "sink": (_sink, "receive webhooks, verify their signatures and show them"),
+    "tail": (_tail, "show events as they happen"),
     "trace": (_trace, "write down what a gateway says and is told, for some minutes"),
     "transports": (_transports, "list the transports that are installed, with their options"),
 }

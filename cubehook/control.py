@@ -11,7 +11,7 @@ import errno
 import http.client
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,32 @@ class Control:
     def post(self, path: str, body: object = None) -> Any:
         """The answer to `body`, posted to `path`."""
         return self._ask("POST", path, {} if body is None else body)
+
+    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[bytes]:
+        """
+        The lines of what is written at `path`, as they come, until the service ends them.
+
+        Nothing is asked before the first is taken; closing the iterator closes the connection.
+        """
+        connection = _UnixConnection("cubehook", timeout=self._timeout)
+        try:
+            connection.sock = self._connected()
+            connection.request("GET", f"/api/v1{path}", headers=dict(headers))
+            response = connection.getresponse()
+            if response.status >= 400:
+                _ = _result(response.status, response.read())
+            while line := response.readline():
+                yield line
+        except TimeoutError:
+            raise ControlError(
+                f"cubehook, running in {self._folder}, said nothing for {self._timeout:g} s"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ControlError(
+                f"cubehook, running in {self._folder}, broke off: {str(error) or type(error).__name__}"
+            ) from None
+        finally:
+            connection.close()
 
     def _ask(self, method: str, path: str, body: object) -> Any:
         connection = _UnixConnection("cubehook", timeout=self._timeout)

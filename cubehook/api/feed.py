@@ -23,11 +23,12 @@ from zope.interface import implementer
 from cubehook.api.errors import ApiError, UnavailableError
 from cubehook.api.operations import Caller, Stream, operation
 from cubehook.config_rules import rule
-from cubehook.events import CallEvent, CallState, Event, Granularity, Micros, full_body, iso
+from cubehook.events import CallEvent, CallState, Event, Granularity, Micros, full_body, iso, notice_body
 from cubehook.ids import first_id, id_text, id_time, parse_id
 from cubehook.net.site import LimitedRequest
 from cubehook.store.errors import StoreError
 from cubehook.store.replay import Told
+from cubehook.store.schema import NOTICE
 
 CLIENTS = 64
 """So many are told of events at once."""
@@ -72,14 +73,16 @@ class EventsQuery(msgspec.Struct, frozen=True):
     """
     Only events of `cube`, only those of `state`.
 
-    Events of legs, which are told of if a webhook wants them, come with `granularity=connection`.
-    `last_event_id` stands for the header of that name, for clients that cannot give it; the header is
-    what counts.
+    Events of legs, which are told of if a webhook wants them, come with `granularity=connection`.  With
+    `notices`, what the service has to tell of itself comes too, whatever the state: of all cubes and
+    webhooks, or of `cube` alone.  `last_event_id` stands for the header of that name, for clients that
+    cannot give it; the header is what counts.
     """
 
     cube: str | None = None
     state: CallState | None = None
     granularity: Granularity = Granularity.CALL
+    notices: bool = False
     last_event_id: LastEvent | None = None
 
 
@@ -134,18 +137,10 @@ class Feed:
     def heard(self, event: Event) -> None:
         """Pass on an event; never raises."""
         self.last = max(self.last, event.id)
-        payload = event.payload
-        if not self._followers or not isinstance(payload, CallEvent):
+        if not self._followers:
             return
         try:
-            told = Told(
-                event.id,
-                payload.event_id,
-                event.cube,
-                str(event.granularity),
-                str(payload.call_state),
-                full_body(payload).decode(),
-            )
+            told = _told(event)
             written = _written(told)
             for follower in list(self._followers):
                 follower.hear(told, written)
@@ -283,6 +278,8 @@ class EventStream(Stream):
 
     def _wanted(self, told: Told) -> bool:
         query = self._query
+        if told.granularity == NOTICE:
+            return query.notices and query.cube in (None, told.cube)
         return (
             told.granularity == query.granularity
             and query.cube in (None, told.cube)
@@ -397,6 +394,15 @@ class EventStream(Stream):
             resumed.callback(None)
 
 
+def _told(event: Event) -> Told:
+    payload = event.payload
+    if isinstance(payload, CallEvent):
+        kind, state, body = str(event.granularity), str(payload.call_state), full_body(payload)
+    else:
+        kind, state, body = NOTICE, str(payload.type), notice_body(payload)
+    return Told(event.id, payload.event_id, event.cube, kind, state, body.decode())
+
+
 def _written(told: Told) -> bytes:
     return f"id: {told.event_id}\nevent: {told.state}\ndata: {told.body}\n\n".encode()
 
@@ -418,7 +424,8 @@ class FeedPart:
         `Last-Event-ID` is told what happened meanwhile, without gap or repeat.  What happened more than a
         day ago is not told again, and neither is what followed an event that is not known: then an event of
         the type `gap` comes first, and its data tells since when events are told.  A comment comes every 15
-        seconds.  Whoever reads too slowly is cut off, and may come back.
+        seconds.  Whoever reads too slowly is cut off, and may come back.  With `notices=true` there are also
+        notices, such as `cube.lost`, of that type.
         """
         query = query or EventsQuery()
         last = headers.last_event_id if headers is not None else None

@@ -18,12 +18,14 @@ from cubehook.api import feed as rooms
 from cubehook.api.errors import UnauthorizedError
 from cubehook.api.feed import Feed, FeedPart
 from cubehook.api.operations import Api, Caller
-from cubehook.events import CallState, Event, Granularity, NoticeType
+from cubehook.events import CallState, Event, Granularity, Notice, NoticeType, notice_body
 from cubehook.ids import first_id, id_text
 from cubehook.net.site import AccessSite, LimitedRequest
-from cubehook.notices import about_webhook
+from cubehook.notices import about_cube, about_webhook
+from cubehook.records import Registration, RegistrationState
 from cubehook.store.errors import StoreError
 from cubehook.store.replay import Told
+from cubehook.store.schema import NOTICE
 from tests.api.support import CRM, NOW, ApiCase, reactor
 from tests.store.support import Made
 
@@ -243,6 +245,33 @@ class Live(FeedCase):
         client = await self.follow()
         self.feed.heard(about_webhook(NoticeType.WEBHOOK_FAILING, CRM, NOW, self.made.ids.next))
         await self.has(client, [self.event()])
+
+    async def test_notices_for_who_asks_for_them(self) -> None:
+        with_all = await self.follow("?notices=true&state=ALERTING")
+        of_cube = await self.follow("?notices=true&cube=hq")
+        about_crm = about_webhook(NoticeType.WEBHOOK_FAILING, CRM, NOW, self.made.ids.next)
+        self.feed.heard(about_crm)
+        registration = Registration(cube="hq", state=RegistrationState.SILENT, since=NOW)
+        about_hq = about_cube(NoticeType.CUBE_LOST, registration, NOW, self.made.ids.next)
+        self.feed.heard(about_hq)
+        last = self.event()
+        await self.has(with_all, [about_crm, about_hq, last])
+        await self.has(of_cube, [about_hq, last])
+        block = next(block for block in of_cube.blocks if "cube.lost" in block.get("event", ""))
+        self.assertEqual(json.loads(block["data"]), json.loads(msgspec.json.encode(about_hq.payload)))
+
+    async def test_notices_that_were_missed(self) -> None:
+        about_crm = about_webhook(NoticeType.WEBHOOK_FAILING, CRM, NOW, self.made.ids.next)
+        notice = about_crm.payload
+        assert isinstance(notice, Notice)
+        self.past.told.append(
+            Told(about_crm.id, notice.event_id, "", NOTICE, "webhook.failing", notice_body(notice).decode())
+        )
+        last = self.event()
+        with_all = await self.follow("?notices=true", last=about_crm.id - 1)
+        without = await self.follow(last=about_crm.id - 1)
+        await self.has(with_all, [about_crm, last])
+        await self.has(without, [last])
 
     async def test_a_heartbeat(self) -> None:
         client = await self.follow()
