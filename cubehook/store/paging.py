@@ -22,10 +22,10 @@ from cubehook.store.schema import numbers
 MOST = 200
 """Items of a page, at most."""
 
-BOUND = 20_000
+BOUND = 15_000
 """Rows that are looked at for one page: some twenty milliseconds."""
 
-NUMBER_BOUND = 4_000
+NUMBER_BOUND = 2_500
 """The same where each row's numbers are compared."""
 
 _FIRST_STRETCH = 500
