@@ -177,6 +177,10 @@ class ThePage(AnalyticsCase):
         midnight = int(datetime(2024, 11, 23, tzinfo=BERLIN).timestamp())
         self.assertEqual(calls[-2:], [(str(midnight - 86400), "4", "3"), (str(midnight), "11", "9")])
 
+    async def test_today_ends_now(self) -> None:
+        calls = series(await self.browser.get("/analytics?since=2024-11-23"), "Calls an hour")
+        self.assertEqual((len(calls), calls[-1][0]), (17, str(THIS_HOUR // 10**6)))
+
     async def test_outcomes_and_numbers_lead_to_their_calls(self) -> None:
         page = await self.browser.get("/analytics?cube=hq")
         missed = page.find("//section[@aria-labelledby='outcomes-title']//tr[contains(., 'Missed')]")
