@@ -256,6 +256,10 @@ class OneCall(CallsCase):
         page = await self.shown(outcome=None, disconnected_at=None, state=CallState.ALERTING, connections=[])
         self.assertEqual(page.find("//div[@id='call']").get("hx-get"), f"/calls/{an_id(60 * SECOND)}")
         self.assertIn("In progress: ringing", page.text)
+        page = await self.shown(
+            outcome=None, disconnected_at=None, state=CallState.CONNECTED, connected_at=iso(NOW - 75 * SECOND)
+        )
+        self.assertEqual(page.find("//dt[.='Talked']/following-sibling::dd").text_content().strip(), "1:15")
         over = await self.shown()
         self.assertIsNone(over.find("//div[@id='call']").get("hx-get"))
 
