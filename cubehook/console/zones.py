@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cubehook.console.months import micros_of
@@ -15,8 +15,6 @@ _COOKIE = re.compile(
     rf"(?:^|; ?){COOKIE}=([A-Za-z0-9_+-]{{1,30}}(?:/[A-Za-z0-9_+-]{{1,30}}){{0,2}})(?:;|$)", re.ASCII
 )
 _TYPED = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?", re.ASCII)
-
-UTC = ZoneInfo("UTC")
 
 
 def zone_of(cookie: str | None) -> tzinfo:

@@ -20,6 +20,7 @@ from cubehook.console.figures import bars, heat, parts, percent, stretches
 from cubehook.console.months import begin_of, day_given, end_of, local, month, month_given
 from cubehook.console.pretty import MOST, pretty_body, pretty_json, pretty_xml, readable
 from cubehook.console.telling import told
+from cubehook.console.zones import typed_time, zone_name, zone_of
 
 HOUR = 3_600_000_000
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -263,3 +264,33 @@ class Figures(TestCase):
         )
         going = stretches([("ringing", None), ("talking", 5_000_000), ("", None)], 0, 10_000_000)
         self.assertEqual([(each.state, each.width) for each in going], [("talking", "50.00%")])
+
+
+class Zones(TestCase):
+    def test_the_cookie(self) -> None:
+        self.assertEqual(zone_name(zone_of("a=b; cubehook-zone=Europe/Berlin; c=d")), "Europe/Berlin")
+        for cookie in (
+            None,
+            "",
+            "cubehook-zone=",
+            "cubehook-zone=../../etc/passwd",
+            "cubehook-zone=/etc/passwd",
+            "cubehook-zone=America",
+            "cubehook-zone=Middle/Earth",
+            "cubehook-zone=Europe/Berlin x",
+            "my-cubehook-zone=Europe/Berlin",
+            f"cubehook-zone={'x' * 5000}",
+        ):
+            self.assertEqual(zone_name(zone_of(cookie)), "UTC", cookie)
+
+    def test_a_time_that_was_typed(self) -> None:
+        for text, told in (
+            ("2024-11-23T16:03", "2024-11-23T15:03:00.000000Z"),
+            ("2024-07-01", "2024-06-30T22:00:00.000000Z"),
+            ("2024-11-23T16:03:00Z", "2024-11-23T16:03:00Z"),
+            ("2024-02-31", "2024-02-31"),
+            ("0001-01-01", "0001-01-01"),
+            (" yesterday ", "yesterday"),
+            ("  ", None),
+        ):
+            self.assertEqual(typed_time(text, BERLIN), told)
