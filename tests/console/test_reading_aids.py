@@ -284,7 +284,7 @@ class Zones(TestCase):
             self.assertEqual(zone_name(zone_of(cookie)), "UTC", cookie)
 
     def test_a_time_that_was_typed(self) -> None:
-        for text, told in (
+        for text, taken in (
             ("2024-11-23T16:03", "2024-11-23T15:03:00.000000Z"),
             ("2024-07-01", "2024-06-30T22:00:00.000000Z"),
             ("2024-11-23T16:03:00Z", "2024-11-23T16:03:00Z"),
@@ -293,4 +293,4 @@ class Zones(TestCase):
             (" yesterday ", "yesterday"),
             ("  ", None),
         ):
-            self.assertEqual(typed_time(text, BERLIN), told)
+            self.assertEqual(typed_time(text, BERLIN), taken)
