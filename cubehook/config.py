@@ -63,6 +63,9 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     cubes: Annotated[tuple[Endpoint, ...], msgspec.Meta(min_length=1)] = ("tcp:8090",)
     console: tuple[Endpoint, ...] = ("tcp:8080:interface=127.0.0.1",)
+    max_connections: Annotated[int, msgspec.Meta(ge=8, le=1_000_000)] = 1000
+    """Open at once, for the cubes' listeners together, and as many for the console's."""
+    max_connections_per_address: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 250
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -48,6 +48,7 @@ from cubehook.delivery.redelivery import Redelivery
 from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
 from cubehook.intake import Intake
+from cubehook.net.admission import Admission
 from cubehook.net.site import AccessSite
 from cubehook.notices import about_webhook
 from cubehook.operations.health import HealthResource
@@ -63,6 +64,9 @@ from cubehook.xcc.resource import XccResource
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a gateway may open one for each message, all at once."""
+
+OTHER_FILES = 400
+"""Open files that are no connections of listeners: the database's, logs, connections to receivers."""
 
 SWEEP_SECONDS = 60.0
 """How often orphaned calls are looked for."""
@@ -198,15 +202,37 @@ class CubehookService(Service):
                 "writable for this user, or set another state_dir"
             ) from None
         listen = self._settings.listen
-        for key, endpoints, root in (
-            ("listen.cubes", listen.cubes, self._gateways.resource()),
-            ("listen.console", listen.console, self.faces.console(self._health.resource())),
+        for key, endpoints, root, known in (
+            ("listen.cubes", listen.cubes, self._gateways.resource(), self._gateways.knows),
+            ("listen.console", listen.console, self.faces.console(self._health.resource()), None),
         ):
+            admission = self._admission(key, known)
             for endpoint in endpoints:
-                self._listen(key, endpoint, root)
+                self._listen(key, endpoint, root, admission)
 
-    def _listen(self, key: str, endpoint: str, root: IResource) -> None:
-        site = AccessSite(root, self.logs.access, wall_clock, self._reactor)
+    def _admission(self, key: str, known: Callable[[str], bool] | None) -> Admission:
+        listen = self._settings.listen
+        most = min(listen.max_connections, _connections_of_each())
+        if most < listen.max_connections:
+            self._log.warn(
+                "{key}: {most} connections may be open, not the {wanted} of listen.max_connections, as the "
+                "system lets this process have {files} open files: raise that (LimitNOFILE, ulimit -n)",
+                key=key,
+                most=most,
+                wanted=listen.max_connections,
+                files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
+        return Admission(
+            key,
+            most,
+            listen.max_connections_per_address,
+            self._reactor.seconds,
+            known=known,
+            counted=self.metrics.rejected.labels("connections").inc,
+        )
+
+    def _listen(self, key: str, endpoint: str, root: IResource, admission: Admission) -> None:
+        site = AccessSite(root, self.logs.access, wall_clock, self._reactor, admission)
         outcome: list[IListeningPort | Failure] = []
         serverFromString(self._reactor, endpoint).listen(site).addBoth(outcome.append)
         # Every endpoint that can be written in the configuration listens at once or fails at once.
@@ -224,6 +250,7 @@ class CubehookService(Service):
                 f"cubehook: cannot listen on {endpoint} ({key}): {words}. Is it running already, or does "
                 "another program use the port?"
             )
+        site.plain = getattr(port, "factory", None) is site
         # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.
         if isinstance(port, Port) and "backlog=" not in endpoint:
             port.socket.listen(BACKLOG)
@@ -598,6 +625,12 @@ def _allow_many_connections() -> None:
     # macOS names a limit that it does not grant.
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _connections_of_each() -> int:
+    """How many connections each group of listeners may have, as far as open files go."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, (files - OTHER_FILES) // 2) if files != resource.RLIM_INFINITY else sys.maxsize
 
 
 def _return_memory() -> None:

@@ -1,5 +1,5 @@
 """
-The listeners' side of HTTP: bodies capped, requests in time, every request in the access log.
+The listeners' side of HTTP: heads and bodies capped, requests in time, every request in the access log.
 
 Twisted's `Request` takes a body of any size (to a temporary file); here nothing past the limit is kept.
 Twisted's own timeout begins again with each byte, so that a client may take for ever over a request;
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES, HTTPChannel
@@ -20,6 +21,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from cubehook.events import Micros
+from cubehook.net.admission import Admission, Place
 
 MAX_BODY = 1 << 20
 """Bytes of a request's body that are accepted (contract, section 6)."""
@@ -27,8 +29,14 @@ MAX_BODY = 1 << 20
 MAX_DISCARDED = 16 << 20
 """Bytes over the limit that are read and dropped, so that the sender gets to see its 413."""
 
+MAX_HEAD = 1 << 14
+"""Bytes of a request's first line and headers."""
+
+MAX_HEADERS = 100
+"""Headers of a request."""
+
 REQUEST_SECONDS = 60
-"""From the first byte of a request, or the opening of a connection, to the request's last byte."""
+"""From the first byte of a request, or the opening of a connection (TLS included), to its last byte."""
 
 IDLE_SECONDS = 660
 """For which a kept-open connection may be silent: longer than routers keep it, so that they close it."""
@@ -54,13 +62,18 @@ class TimedChannel(HTTPChannel):
     while a request is being handled it is nothing.
     """
 
+    totalHeadersSize = MAX_LENGTH = MAX_HEAD
+    maxHeaders = MAX_HEADERS
     site: AccessSite
     due = 0
     """The site's tick at which the connection ends."""
+    place: Place | None = None
     _idle = False
     _closing = False
 
     def connectionMade(self) -> None:
+        if self.place is not None:
+            self.place.close = self.transport.abortConnection  # type: ignore[union-attr]
         super().connectionMade()  # type: ignore[no-untyped-call]
         self._await(REQUEST_SECONDS)
         self.site.opened(self)
@@ -76,6 +89,8 @@ class TimedChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         self.due = _NEVER
+        if self.place is not None:
+            self.place.prove()
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: Request) -> None:
@@ -111,9 +126,21 @@ class TimedChannel(HTTPChannel):
         self.site.log_nonsense(self)
         super()._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.place is not None:
+            self.place.leave()
         self.site.closed(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
+class _Refused(Protocol):
+    """A connection for which there is no room."""
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()  # type: ignore[union-attr]
 
 
 class LimitedRequest(Request):
@@ -173,7 +200,8 @@ class AccessSite(Site):
 
     `access` is called after the answer was written, or when the client has left without it; it must
     be quick.  Connections end when their
-    client is too slow, by one timer for all of them, which runs while there are any.
+    client is too slow, by one timer for all of them, which runs while there are any.  Those that
+    `admission` does not let in are closed at once.
     """
 
     _log = Logger()
@@ -181,6 +209,8 @@ class AccessSite(Site):
     protocol = TimedChannel  # type: ignore[assignment]
     displayTracebacks = False
     tick = 0
+    plain = False
+    """Whether there is nothing, such as TLS, between this and its port: then who is refused costs less."""
 
     def __init__(
         self,
@@ -188,6 +218,7 @@ class AccessSite(Site):
         access: Callable[[LimitedRequest], None],
         now: Callable[[], Micros],
         reactor: IReactorTime,
+        admission: Admission | None = None,
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             resource,
@@ -198,8 +229,19 @@ class AccessSite(Site):
         )
         self._access = access
         self.now = now
+        self._admission = admission
         self._channels: set[TimedChannel] = set()
         self._timer: IDelayedCall | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        place = None
+        if self._admission is not None:
+            place = self._admission.let_in(addr)
+            if place is None:
+                return None if self.plain else _Refused()
+        channel: TimedChannel = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        channel.place = place
+        return channel
 
     def log(self, request: LimitedRequest) -> None:  # type: ignore[override]
         self._access(request)

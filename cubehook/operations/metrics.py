@@ -67,7 +67,7 @@ class Metrics:
         )
         self.rejected = Counter(
             "cubehook_rejected_total",
-            "Requests on the gateways' listener that were refused",
+            "Requests that gateways' listener refused, and connections that any did",
             ["reason"],
             registry=registry,
         )

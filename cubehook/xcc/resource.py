@@ -25,7 +25,7 @@ from cubehook.config import Cube
 from cubehook.events import Micros
 from cubehook.interfaces import IIntake, StoreFullError
 from cubehook.net.routing import PlainResource
-from cubehook.net.site import MAX_BODY, LimitedRequest
+from cubehook.net.site import MAX_BODY, LimitedRequest, TimedChannel
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
@@ -75,6 +75,17 @@ class Gateway:
             return any((mapped or found) in network for network in networks)
 
         self.allows: Callable[[str], bool] = allowed if networks else lambda address: True
+        own = _literal(self.host)
+        self.knows: Callable[[str], bool] = allowed if networks else lambda address: address == own
+        """Whether an address is this cube's as far as its settings tell."""
+
+
+def _literal(host: str | None) -> str | None:
+    """`host` as connections from it show it, None if it is a name."""
+    try:
+        return str(ip_address(host or ""))
+    except ValueError:
+        return None
 
 
 def application_path(url: str) -> bytes:
@@ -114,6 +125,10 @@ class XccResource:
         for gateway in gateways:
             by_path.setdefault(gateway.path, []).append(gateway)
         self._by_path = by_path
+
+    def knows(self, address: str) -> bool:
+        """Whether an address is one of a cube that is served, as far as settings tell."""
+        return any(gateway.knows(address) for sharing in self._by_path.values() for gateway in sharing)
 
     def release(self) -> None:
         """Begin to answer, first those who wait."""
@@ -180,7 +195,7 @@ class XccResource:
                 address=printable(address),
                 cube=candidates[0].id,
             )
-            return _plain(request, 403, "This address may not speak as this cube (allow_from).\n")
+            return _turned_away(request, 403, "This address may not speak as this cube (allow_from).\n")
         if request.method != b"POST":
             self._traffic.rejected("method")
             request.setHeader(b"Allow", b"POST")
@@ -274,7 +289,7 @@ class XccResource:
                 address=printable(getattr(request.client, "host", "")),
                 path=path,
             )
-        return _plain(request, 404, "No cube has this path in its application_url.\n")
+        return _turned_away(request, 404, "No cube has this path in its application_url.\n")
 
 
 def _choose(gateways: list[Gateway], message: xcc.FromGateway, address: str) -> Gateway:
@@ -320,6 +335,13 @@ def _tell_answer(exchanges: list[tuple[Tap, int]], request: LimitedRequest, body
 
 def _header_lines(headers: Headers) -> list[bytes]:
     return [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+
+
+def _turned_away(request: LimitedRequest, status: int, text: str) -> bytes:
+    # Who has no business here keeps no connection either.
+    if isinstance(request.channel, TimedChannel):
+        request.channel.close()
+    return _plain(request, status, text)
 
 
 def _plain(request: LimitedRequest, status: int, text: str) -> bytes:

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
+from treq.client import HTTPClient
 from twisted.internet import reactor as installed
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import Clock
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from cubehook.net import site
+from cubehook.net.admission import Admission
 from cubehook.net.site import (
     CLOSING_SECONDS,
     IDLE_SECONDS,
+    MAX_HEAD,
+    MAX_HEADERS,
     REQUEST_SECONDS,
     TICK_SECONDS,
     AccessSite,
     LimitedRequest,
     TimedChannel,
 )
+from tests.transports.support import Authority
 
 reactor: Any = installed
 
@@ -155,6 +164,113 @@ class SiteTests(TestCase):
         self.assertEqual(len(self.seen), 2)
 
 
+class CrowdTests(TestCase):
+    """More connections than are let in, over real sockets."""
+
+    plain = False
+
+    def listen(self, most: int, of_address: int, tls: object = None) -> None:
+        self.counted: list[None] = []
+        self.admission = Admission(
+            "listen.cubes", most, of_address, reactor.seconds, counted=lambda: self.counted.append(None)
+        )
+        self.site = AccessSite(Echo(), lambda request: None, lambda: 1, reactor, self.admission)
+        if tls is None:
+            self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        else:
+            self.port = reactor.listenSSL(0, self.site, tls, interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        self.site.plain = self.plain
+
+    async def connect(self, data: bytes = b"", source: str = "127.0.0.1") -> Client:
+        client = Client()
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port, bindAddress=(source, 0))
+        await connectProtocol(endpoint, client)
+        self.addCleanup(self.gone, client)
+        client.transport.write(data)  # type: ignore[union-attr]
+        return client
+
+    async def gone(self, client: Client) -> None:
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await client.closed
+
+    async def answered(self, client: Client) -> None:
+        while b"\r\n\r\n" not in client.received:
+            await deferLater(reactor, 0.005, lambda: None)
+
+    async def test_one_too_many_is_closed_at_once(self) -> None:
+        self.listen(2, 2)
+        kept = [await self.connect(REQUEST) for _ in range(2)]
+        for client in kept:
+            await self.answered(client)
+        refused = await self.connect(REQUEST)
+        self.assertEqual(await refused.closed.addTimeout(5, reactor), b"")
+        self.assertEqual((len(self.counted), self.admission.connections), (1, 2))
+        kept[0].transport.loseConnection()  # type: ignore[union-attr]
+        await kept[0].closed
+        while self.admission.connections > 1:
+            await deferLater(reactor, 0.005, lambda: None)
+        await self.answered(await self.connect(REQUEST))
+
+    async def test_who_sends_its_headers_slowly_gives_way(self) -> None:
+        self.listen(2, 2)
+        slow = [await self.connect(b"POST / HTTP/1.1\r\nX-Slow: ") for _ in range(2)]
+        for _ in range(3):
+            client = await self.connect(REQUEST)
+            await self.answered(client)
+            client.transport.loseConnection()  # type: ignore[union-attr]
+            await client.closed
+        self.assertEqual(await slow[0].closed.addTimeout(5, reactor), b"")
+
+    async def test_tls(self) -> None:
+        authority = Authority()
+        self.listen(2, 2, authority.server("127.0.0.1"))
+        # Neither of them will ever shake hands.
+        silent = [await self.connect(data) for data in (b"", b"\x16\x03\x01")]
+        while self.admission.connections < 2:
+            await deferLater(reactor, 0.005, lambda: None)
+        trusted = trustRootFromCertificates(
+            [Certificate.loadPEM(authority.certificate.public_bytes(Encoding.PEM))]
+        )
+        agent = Agent(reactor, BrowserLikePolicyForHTTPS(trusted))
+        for _ in range(3):
+            url = f"https://127.0.0.1:{self.port.getHost().port}/"
+            response = await HTTPClient(agent).post(url, data=b"xx")
+            self.assertEqual(await response.content(), b"2")
+        self.assertEqual(await silent[0].closed.addTimeout(5, reactor), b"")
+        while self.admission.connections:
+            await silent[1].closed.addTimeout(5, reactor)
+            await deferLater(reactor, 0.005, lambda: None)
+
+    async def test_a_refused_tls_connection_is_closed(self) -> None:
+        self.listen(1, 1, Authority().server("127.0.0.1"))
+        place = self.admission.let_in(IPv4Address("TCP", "127.0.0.1", 1))
+        assert place is not None
+        place.prove()
+        refused = await self.connect()
+        self.assertEqual(await refused.closed.addTimeout(5, reactor), b"")
+        self.assertEqual((len(self.counted), self.admission.connections), (1, 1))
+
+    async def test_who_never_shakes_hands_has_as_long_as_for_a_request(self) -> None:
+        self.listen(1, 1, Authority().server("127.0.0.1"))
+        self.site.reactor = clock = Clock()
+        silent = await self.connect()
+        while not self.admission.connections:
+            await deferLater(reactor, 0.005, lambda: None)
+        clock.pump([1.0] * (REQUEST_SECONDS - 1))
+        self.assertEqual(self.admission.connections, 1)
+        clock.pump([1.0] * (1 + 2 * TICK_SECONDS))
+        self.assertEqual(await silent.closed.addTimeout(5, reactor), b"")
+
+
+class PlainCrowdTests(CrowdTests):
+    """The same where nothing is between the site and its port."""
+
+    def listen(self, most: int, of_address: int, tls: object = None) -> None:
+        self.plain = tls is None
+        super().listen(most, of_address, tls)
+
+
 class Answers(Resource):
     """Answers with `body` in one piece, or only when the test says so."""
 
@@ -196,6 +312,37 @@ class Transport(StringTransport):
 
 
 REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nxx"
+
+
+class HeadTests(SynchronousTestCase):
+    """What a request's head may be."""
+
+    def answer(self, request: bytes) -> bytes:
+        site = AccessSite(Answers(), lambda request: None, lambda: 1, Clock())
+        channel = site.buildProtocol(None)
+        transport = Transport()
+        transport.protocol = channel  # type: ignore[attr-defined]
+        channel.makeConnection(transport)
+        channel.dataReceived(request)
+        self.assertTrue(transport.disconnecting or b" 200 " in transport.value())
+        return bytes(transport.value()).partition(b"\r\n")[0]
+
+    def test_number_of_headers(self) -> None:
+        for count, status in ((MAX_HEADERS, b"200 OK"), (MAX_HEADERS + 1, b"400 Bad Request")):
+            headers = b"".join(b"X-%d: x\r\n" % n for n in range(count))
+            self.assertEqual(self.answer(b"GET / HTTP/1.1\r\n" + headers + b"\r\n"), b"HTTP/1.1 " + status)
+
+    def test_bytes_of_a_line_and_of_the_head(self) -> None:
+        for request in (
+            b"GET /" + b"x" * MAX_HEAD + b" HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD + b"\r\n\r\n",
+            # One without an end.
+            b"GET / HTTP/1.1\r\nX: " + b"x" * (MAX_HEAD + 1),
+            b"GET / HTTP/1.1\r\n" + (b"X: " + b"x" * (MAX_HEAD // 9) + b"\r\n") * 9 + b"\r\n",
+        ):
+            self.assertEqual(self.answer(request), b"HTTP/1.1 400 Bad Request", request[:20])
+        fits = b"GET / HTTP/1.1\r\n" + (b"X: " + b"x" * (MAX_HEAD // 9) + b"\r\n") * 8 + b"\r\n"
+        self.assertEqual(self.answer(fits), b"HTTP/1.1 200 OK")
 
 
 class TimeTests(SynchronousTestCase):

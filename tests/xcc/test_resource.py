@@ -139,6 +139,12 @@ class ResourceTests(TestCase):
         self.assertEqual(self.registrar.messages, [ALERTING])
         self.assertEqual(self.traffic.told, [("hq", "NotifyXccConnectionData")])
 
+    async def test_who_is_turned_away_keeps_no_connection(self) -> None:
+        self.resource.serve([Gateway(cube("hq", "/xcc/hq", allow=("192.0.2.0/24",)), self.registrar)])
+        for path, status in ((b"/nowhere", b"404"), (b"/xcc/hq", b"403")):
+            head = b"POST " + path + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+            self.assertIn(status, await self.ask(head, b"xx"))
+
     async def test_answer_waits_for_the_intake(self) -> None:
         self.intake.answer = Deferred()
         answer = Deferred.fromCoroutine(self.post(codec.write(ALERTING)))
@@ -285,6 +291,25 @@ class ResourceTests(TestCase):
         resource.serve([Gateway(cube("hq", "/xcc/hq"), self.registrar)])
         resource.release()
         self.assertEqual((await answer)[0], 200)
+
+
+class KnownTests(TestCase):
+    def test_addresses_of_cubes(self) -> None:
+        resource = XccResource(Intake(), Traffic(), lambda: 1)
+        self.assertFalse(resource.knows("192.0.2.1"))
+        resource.serve(
+            [
+                Gateway(cube("hq", "/xcc/hq"), Registrar()),
+                Gateway(cube("v6", "/xcc/v6", host="[2001:DB8::1]"), Registrar()),
+                Gateway(cube("net", "/xcc/net", host="192.0.2.9", allow=("198.51.100.0/24",)), Registrar()),
+                Gateway(cube("name", "/xcc/name", host="gateway.example"), Registrar()),
+            ]
+        )
+        for known in ("192.0.2.1", "2001:db8::1", "198.51.100.7"):
+            self.assertTrue(resource.knows(known), known)
+        # It may not speak as any cube, or is not known to be one's.
+        for unknown in ("192.0.2.9", "192.0.2.2", "gateway.example", ""):
+            self.assertFalse(resource.knows(unknown), unknown)
 
 
 class TraceTests(ResourceTests):
