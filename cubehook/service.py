@@ -38,9 +38,13 @@ from cubehook.api.control import ControlListener
 from cubehook.api.cubes import CubesPart
 from cubehook.api.faces import Faces
 from cubehook.api.redelivery import RedeliveryPart
+from cubehook.api.registrations import RegistrationsPart
+from cubehook.api.status import StatusPart
 from cubehook.api.trace import TracePart
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Tracker
+from cubehook.console.app import Console
+from cubehook.console.desk import Desk
 from cubehook.cubes import Cubes
 from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
@@ -51,9 +55,11 @@ from cubehook.intake import Intake
 from cubehook.net.admission import Admission
 from cubehook.net.site import AccessSite
 from cubehook.notices import about_webhook
+from cubehook.operations import rates
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
+from cubehook.operations.status import ServiceStatus
 from cubehook.operations.trace import Traces, Tracing
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
 from cubehook.sampling import LOOK_SECONDS, Sampler
@@ -180,7 +186,9 @@ class CubehookService(Service):
             taps=self.traces.taps,
         )
         self._health = HealthResource(metrics, self.problems)
+        self._status = ServiceStatus(settings, metrics, self.problems, wall_clock)
         self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
+        self._console = Console(Desk(self.faces.parts, self.faces.gate, settings, self.problems, wall_clock))
         self._gauges()
 
     # Starting
@@ -204,7 +212,12 @@ class CubehookService(Service):
         listen = self._settings.listen
         for key, endpoints, root, known in (
             ("listen.cubes", listen.cubes, self._gateways.resource(), self._gateways.knows),
-            ("listen.console", listen.console, self.faces.console(self._health.resource()), None),
+            (
+                "listen.console",
+                listen.console,
+                self.faces.console(self._health.resource(), self._console.resource()),
+                None,
+            ),
         ):
             admission = self._admission(key, known)
             for endpoint in endpoints:
@@ -293,6 +306,7 @@ class CubehookService(Service):
         self.cubes.start()
         self._every(SWEEP_SECONDS, self.cubes.sweep)
         self._every(RETENTION_SECONDS, self._sweep_history)
+        self._every(rates.SECONDS, self._status.note)
         self._every(LOOK_SECONDS, self._sampler.look)
         self._log.info(
             "cubehook {version} is running; cubes: {cubes}, webhooks: {webhooks}, state in {folder}",
@@ -329,6 +343,8 @@ class CubehookService(Service):
             WebhooksPart(self._webhooks, self.metrics.of_webhook),
             RedeliveryPart(self.redelivery, wall_clock),
             TracePart(self),
+            RegistrationsPart(self.store),
+            StatusPart(self._status, wall_clock),
         ]
 
     def _open_control(self) -> None:

@@ -13,8 +13,15 @@ from typing import Any
 import msgspec
 
 from cubehook import config
-from cubehook.api.errors import ForbiddenError
-from cubehook.api.operations import Caller, IfMatch, Nothing, Operation, Tagged, operations
+from cubehook.api.operations import (
+    Caller,
+    IfMatch,
+    Nothing,
+    Operation,
+    Tagged,
+    check_access,
+    operations,
+)
 from cubehook.api.validation import from_json, from_query
 from cubehook.console.session import Doors
 from cubehook.events import Micros
@@ -80,8 +87,7 @@ class Desk:
     ) -> tuple[Any, str]:
         """As `ask`, and the tag of the state that the answer shows; empty if it has none."""
         declared, handler = self._operations[operation]
-        if declared.method != "GET" and caller.role != "admin":
-            raise ForbiddenError(VIEWERS_ONLY_LOOK)
+        check_access(caller, declared)
         arguments: dict[str, Any] = dict(parts)
         if declared.query is not Nothing:
             arguments["query"] = from_query(declared.query, _texts(query or {}))

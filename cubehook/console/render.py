@@ -47,7 +47,7 @@ class Renderer:
         )
         for name in (
             "as_iso", "moment", "clock", "exact", "ago", "duration", "micros", "timer", "span", "number",
-            "size", "line",
+            "size", "line", "first_large", "seconds",
         ):  # fmt: skip
             environment.filters[name] = getattr(words, name)
         environment.globals.update(

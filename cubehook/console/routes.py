@@ -141,6 +141,7 @@ class Visit:
         *,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        seen: str | None = None,
         **parts: str,
     ) -> Any:
         """
@@ -148,7 +149,19 @@ class Visit:
 
         Raises ApiError as the API would answer it.
         """
-        return await self.desk.ask(self.caller, operation, query=query, body=body, **parts)
+        return await self.desk.ask(self.caller, operation, query=query, body=body, seen=seen, **parts)
+
+    async def ask_tagged(
+        self,
+        operation: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        seen: str | None = None,
+        **parts: str,
+    ) -> tuple[Any, str]:
+        """The same, and the tag of the state that is answered."""
+        return await self.desk.ask_tagged(self.caller, operation, query=query, body=body, seen=seen, **parts)
 
     def show(self, template: str, *, status: int = 200, **values: Any) -> Answer:
         """A page made of `template` and `values`; a template may show `visit` too."""

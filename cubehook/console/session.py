@@ -28,6 +28,9 @@ class Doors(Protocol):
     Everything may wait for the store, and raises StoreError if that cannot be read or written.
     """
 
+    session_seconds: int
+    """After which a session is over."""
+
     async def sign_in(self, token: str, address: str) -> str | None:
         """A new session for whoever knows an API token; its secret, None if there is no such token."""
 

@@ -189,3 +189,17 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 def line(text: str | None, limit: int = 200) -> str:
     """Text of others on one line, what would steer the page made visible."""
     return "" if text is None else printable(text, limit)
+
+
+def first_large(text: str) -> str:
+    """A sentence's beginning: `made with its first event` becomes `Made with its first event`."""
+    return text[:1].upper() + text[1:]
+
+
+def seconds(value: float) -> str:
+    """A wait that was set: `30 s`, `10 min`, `2 h`, `1 day`."""
+    for size, unit in ((86400, "day"), (3600, "h"), (60, "min")):
+        if value >= size and value % size == 0:
+            count = int(value // size)
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
+    return f"{value:g} s"

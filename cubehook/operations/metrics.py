@@ -135,6 +135,19 @@ class Metrics:
             outcome: _sum(self.deliveries, {"webhook": webhook, "outcome": outcome}) for outcome in outcomes
         }
 
+    def totals(self) -> dict[str, int]:
+        """What was counted since the start, of all cubes and webhooks that there are."""
+        ends = {
+            outcome: _sum(self.deliveries, {"outcome": outcome})
+            for outcome in ("delivered", "retried", "failed")
+        }
+        return {
+            "notifications": _sum(self.notifications, {}),
+            "events": _sum(self.events, {}),
+            "deliveries": ends["delivered"],
+            "failures": ends["retried"] + ends["failed"],
+        }
+
     def forget(self, label: str, value: str) -> None:
         """Show nothing more of a cube or webhook that is no more: `label` is `cube` or `webhook`."""
         for metric, labels in self._labels.items():

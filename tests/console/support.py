@@ -32,6 +32,8 @@ NASTY = "<script>alert(1)</script>\"'`\n{{ 7 * 7 }} & \u202e</td>"
 class MemoryDoors:
     """Sessions of an administrator and a viewer, a token `good`, a link's code `once`."""
 
+    session_seconds = 43_200
+
     def __init__(self) -> None:
         self.sessions = {ADMIN: Caller("ada"), VIEWER: Caller("vic", "viewer")}
         self.codes = {"once"}

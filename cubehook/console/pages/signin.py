@@ -6,9 +6,6 @@ from cubehook.console.desk import Desk
 from cubehook.console.routes import Answer, Visit, page
 from cubehook.console.session import inner_path, session_secret, set_cookie
 
-KEPT = 14 * 86400
-"""Seconds for which a browser keeps its session's cookie; the session itself may end before."""
-
 
 class Pages:
     """`/sign-in` and `/sign-out`; both tell nothing of the service."""
@@ -44,7 +41,7 @@ class Pages:
         if secret is None:
             return visit.show("signin.html", status=403, code="", onward=onward, error=words)
         answer = visit.go(onward)
-        answer.headers["Set-Cookie"] = set_cookie(secret, visit.secure, seconds=KEPT)
+        answer.headers["Set-Cookie"] = set_cookie(secret, visit.secure, seconds=self._doors.session_seconds)
         return answer
 
     @page("POST", "/sign-out", viewers=True)

@@ -178,13 +178,31 @@
   // What shows only where it belongs to the choice made: data-when="name=value other"
 
   function choices(form) {
-    form.querySelectorAll("[data-when]").forEach(function (part) {
-      var at = part.dataset.when.indexOf("=");
-      var name = part.dataset.when.slice(0, at), wanted = part.dataset.when.slice(at + 1).split(" ");
-      var control = form.elements[name];
-      if (control) part.hidden = wanted.indexOf(control.value) < 0;
+    form.querySelectorAll("[data-when], [data-unless]").forEach(function (part) {
+      var rule = part.dataset.when || part.dataset.unless, at = rule.indexOf("=");
+      var control = form.elements[rule.slice(0, at)];
+      if (!control) return;
+      var chosen = rule.slice(at + 1).split(" ").indexOf(control.value) >= 0;
+      part.hidden = "when" in part.dataset ? !chosen : chosen;
     });
   }
+
+  // A field that goes with another until somebody writes into it: data-follow="id" data-pattern="http://HOST/NAME"
+
+  function follow(leader) {
+    var form = leader.form;
+    if (!form) return;
+    form.querySelectorAll('[data-follow="' + leader.name + '"]').forEach(function (field) {
+      if (field.dataset.own) return;
+      var text = leader.value.trim().toLowerCase().replace(/[^a-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "");
+      field.value = text ? field.dataset.pattern.replace("NAME", text) : "";
+    });
+  }
+
+  document.addEventListener("input", function (event) {
+    if (event.target.dataset.follow) event.target.dataset.own = "yes";
+    else if (event.target.name) follow(event.target);
+  });
 
   document.addEventListener("change", function (event) {
     var form = event.target.form;

@@ -1,0 +1,37 @@
+"""Changes that people made, in words.  Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_VERBS = {
+    "create_cube": "added cube",
+    "change_cube": "changed cube",
+    "delete_cube": "removed cube",
+    "register_cube": "registered again with cube",
+    "create_webhook": "added webhook",
+    "change_webhook": "changed webhook",
+    "delete_webhook": "removed webhook",
+    "test_webhook": "sent a test to webhook",
+    "test_settings": "tried settings of a webhook",
+    "rotate_secret": "made a new secret for webhook",
+    "enable_webhook": "enabled webhook",
+    "redeliver_range": "sent again deliveries of webhook",
+    "redeliver_one": "sent again delivery",
+    "cancel_job": "cancelled job",
+    "create_token": "added token",
+    "delete_token": "removed token",
+    "trace_cube": "traced cube",
+    "sign_in": "signed in",
+    "sign_out": "signed out",
+}
+_ALONE = frozenset(("sign_in", "sign_out", "test_settings"))
+
+
+def change_told(change: Any) -> str:
+    """What was done to what: `changed cube hq (description)`."""
+    verb = _VERBS.get(change.action, change.action.replace("_", " "))
+    told = verb if change.action in _ALONE or not change.subject else f"{verb} {change.subject}"
+    if change.action.startswith("change_") and change.detail:
+        told += f" ({', '.join(sorted(change.detail))})"
+    return told

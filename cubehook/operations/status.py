@@ -1,0 +1,52 @@
+"""How the service is as a whole: its health, its pace, its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cubehook import config
+from cubehook.events import Micros
+from cubehook.operations.metrics import Metrics
+from cubehook.operations.rates import Rates
+
+_FILES = ("cubehook.db", "cubehook.db-wal")
+
+
+class ServiceStatus:
+    """See `cubehook.api.status.Service`; `note` is to be called every `rates.SECONDS`."""
+
+    def __init__(
+        self,
+        settings: config.Config,
+        metrics: Metrics,
+        problems: Callable[[], list[str]],
+        now: Callable[[], Micros],
+    ) -> None:
+        self.problems = problems
+        self._settings = settings
+        self._metrics = metrics
+        self._now = now
+        self._rates = Rates()
+        self.note()
+
+    def note(self) -> None:
+        """Note how much there was so far."""
+        self._rates.note(self._now(), self._metrics.totals())
+
+    def rates(self) -> dict[str, int]:
+        """How much there was of what in the last minute."""
+        return self._rates.in_a_minute(self._now(), self._metrics.totals())
+
+    def retained(self) -> tuple[int, int]:
+        """For how many seconds calls and deliveries are kept."""
+        return self._settings.retention.calls, self._settings.retention.deliveries
+
+    def database_bytes(self) -> int:
+        """What the database takes on the disk."""
+        total = 0
+        for name in _FILES:
+            try:
+                total += (self._settings.state_dir / name).stat().st_size
+            except OSError:
+                continue
+        return total
