@@ -117,6 +117,13 @@ class _GuardedResource(KleinResource):
         request.setHeader(b"Cache-Control", b"no-store")
         if not request.getHeader(b"host"):
             request.requestHeaders.setRawHeaders(b"host", [b"localhost"])
+        try:
+            b"/".join([*request.prepath, *request.postpath, request.getRequestHostname()]).decode()
+        except UnicodeDecodeError:
+            # Klein would put a traceback into the log.
+            request.setResponseCode(400)
+            request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+            return b"The path or the Host header cannot be read\n"
         return super().render(request)
 
 

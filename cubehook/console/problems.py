@@ -20,6 +20,8 @@ def by_field(problems: Mapping[str, str]) -> Problems:
     found = Problems()
     for key, words in problems.items():
         name = _PART.split(key, maxsplit=1)[0]
-        told = words if name == key else f"{key.removeprefix(name).lstrip('.')}: {words}"
+        within = key.removeprefix(name)
+        # Which of several it is, the words tell better than a number.
+        told = f"{within[1:]}: {words}" if within.startswith(".") else words
         found[name] = f"{found[name]}; {told}" if name in found else told
     return found

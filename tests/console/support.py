@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 from lxml import html
 from twisted.internet.address import IPv4Address
@@ -147,7 +147,7 @@ class Browser:
         request.uri = path.encode()
         request.path = path.partition("?")[0].encode()
         request.clientproto = b"HTTP/1.1"
-        request.prepath, request.postpath = [], request.path[1:].split(b"/")
+        request.prepath, request.postpath = [], list(map(unquote_to_bytes, request.path[1:].split(b"/")))
         request.content = BytesIO(body)
         request.client = IPv4Address("TCP", "192.0.2.7", 4711)
         request.secure = headers.get("secure") == "yes"
@@ -160,6 +160,8 @@ class Browser:
         answer = self.resource.render(request)
         if answer is NOT_DONE_YET:
             await request.done
+            if request.etag:
+                request.setHeader("ETag", request.etag)
         else:
             request.written += answer
         return Page(request, request.written)

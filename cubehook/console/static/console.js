@@ -159,6 +159,25 @@
     open.querySelector("summary").focus();
   });
 
+  // The navigation: beside the page where there is room, else in a menu
+
+  function navigation() {
+    var menu = document.querySelector("[data-nav]"), wide = matchMedia("(min-width: 56rem)");
+    if (!menu) return;
+    function fit() { menu.open = wide.matches; }
+    fit();
+    menu.dataset.ready = "";
+    wide.addEventListener("change", fit);
+    document.addEventListener("click", function (event) {
+      if (!wide.matches && !menu.contains(event.target)) menu.open = false;
+    });
+    menu.addEventListener("keydown", function (event) {
+      if (event.key !== "Escape" || wide.matches) return;
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    });
+  }
+
   // Rows of pairs, such as headers: one more, one less
 
   function addRow(button) {
@@ -227,7 +246,7 @@
     prepare(document);
     document.querySelectorAll("[data-theme-switch]").forEach(nameTheme);
     document.querySelectorAll("form").forEach(choices);
-    document.querySelectorAll("details.menu").forEach(function (menu) { menu.open = menu.open && innerWidth > 800; });
+    navigation();
     // Before it is painted, what has come is in the viewer's zone. Our own changes are no news.
     var news = new MutationObserver(function () {
       prepare(document.body);
