@@ -23,6 +23,8 @@ class Phase(enum.StrEnum):
         # Plain attributes: an enumeration's own `value` and hash are slow, and this is a busy path.
         self.text = text
         self.order = len(type(self).__members__)
+
+
 _SHOWN_ADDRESSES = 5
 
 

@@ -464,8 +464,8 @@ class RegisterAgainTests(RegistrarTests):
 
 
 class StopTests(RegistrarTests):
-    def stop(self, **why: bool) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.registrar.stop(**why))
+    def stop(self, *, disabled: bool = False) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.registrar.stop(disabled=disabled))
 
     def test_unregisters(self) -> None:
         self.register()
