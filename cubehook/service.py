@@ -20,12 +20,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.internet.tcp import Port
@@ -67,6 +67,9 @@ from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
 from cubehook.webhooks import Webhooks
 from cubehook.xcc.resource import XccResource
+
+if TYPE_CHECKING:
+    from cubehook.operations.manhole.doors import Doors
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a gateway may open one for each message, all at once."""
@@ -128,6 +131,7 @@ class CubehookService(Service):
         self._sites: list[AccessSite] = []
         self._console_urls: list[str] = []
         self._control: ControlListener | None = None
+        self._doors: Doors | None = None
         self._loops: list[LoopingCall] = []
         self._sweeping: Deferred[Any] | None = None
         self._trouble = ""
@@ -222,6 +226,36 @@ class CubehookService(Service):
             admission = self._admission(key, known)
             for endpoint in endpoints:
                 self._listen(key, endpoint, root, admission)
+        self._open_manhole()
+
+    def _open_manhole(self) -> None:
+        settings = self._settings
+        if settings.manhole.ssh is None and settings.manhole.telnet is None:
+            return
+        # Its libraries take memory that nobody without a manhole should spend.
+        from cubehook.operations.manhole.doors import DoorError, Doors
+        from cubehook.operations.manhole.inside import Inside
+
+        inside = Inside(
+            service=self,
+            reactor=self._reactor,
+            now=wall_clock,
+            cubes=self.cubes,
+            webhooks=self._webhooks,
+            store=self.store,
+            redelivery=self.redelivery,
+            logs=self.logs,
+            traces=self.traces,
+            trace=self.trace,
+            problems=self.problems,
+        )
+        self._doors = Doors(inside, settings.manhole, settings.state_dir, self._open_port)
+        try:
+            self._doors.open()
+        except DoorError as error:
+            self._log.critical("Cannot open the manhole: {words}", words=str(error))
+            self._close_at_once()
+            raise StartError(f"cubehook: cannot open the manhole: {error}") from None
 
     def _admission(self, key: str, known: Callable[[str], bool] | None) -> Admission:
         listen = self._settings.listen
@@ -246,23 +280,7 @@ class CubehookService(Service):
 
     def _listen(self, key: str, endpoint: str, root: IResource, admission: Admission) -> None:
         site = AccessSite(root, self.logs.access, wall_clock, self._reactor, admission)
-        outcome: list[IListeningPort | Failure] = []
-        serverFromString(self._reactor, endpoint).listen(site).addBoth(outcome.append)
-        # Every endpoint that can be written in the configuration listens at once or fails at once.
-        port = outcome[0]
-        if isinstance(port, Failure):
-            reason = getattr(port.value, "socketError", port.value)
-            words = getattr(reason, "strerror", None) or str(reason)
-            self._log.critical(
-                "Cannot listen on {endpoint} ({key}): {words}", endpoint=endpoint, key=key, words=words
-            )
-            for opened in self._ports:
-                opened.stopListening()
-            self.logs.close()
-            raise StartError(
-                f"cubehook: cannot listen on {endpoint} ({key}): {words}. Is it running already, or does "
-                "another program use the port?"
-            )
+        port = self._open_port(key, endpoint, site)
         site.plain = getattr(port, "factory", None) is site
         # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.
         if isinstance(port, Port) and "backlog=" not in endpoint:
@@ -271,7 +289,31 @@ class CubehookService(Service):
         if key == "listen.console":
             self._console_urls += _urls(port, endpoint)
         self._sites.append(site)
+
+    def _open_port(self, key: str, endpoint: str, factory: IProtocolFactory) -> IListeningPort:
+        outcome: list[IListeningPort | Failure] = []
+        serverFromString(self._reactor, endpoint).listen(factory).addBoth(outcome.append)
+        # Every endpoint that can be written in the configuration listens at once or fails at once.
+        port = outcome[0]
+        if isinstance(port, Failure):
+            reason = getattr(port.value, "socketError", port.value)
+            words = getattr(reason, "strerror", None) or str(reason)
+            self._log.critical(
+                "Cannot listen on {endpoint} ({key}): {words}", endpoint=endpoint, key=key, words=words
+            )
+            self._close_at_once()
+            raise StartError(
+                f"cubehook: cannot listen on {endpoint} ({key}): {words}. Is it running already, or does "
+                "another program use the port?"
+            )
         self._log.info("Listening on {address} ({key})", address=_address(port), key=key)
+        return port
+
+    def _close_at_once(self) -> None:
+        """Before the reactor runs, let go of what was opened."""
+        for opened in self._ports:
+            opened.stopListening()
+        self.logs.close()
 
     def startService(self) -> None:
         """Begin to start; `ready` tells how it went."""
@@ -315,8 +357,6 @@ class CubehookService(Service):
             webhooks=len(self.webhooks),
             folder=settings.state_dir,
         )
-        if settings.manhole.ssh or settings.manhole.telnet:
-            self._log.warn("[manhole] is configured, but this version has no manhole: nothing listens for it")
         if not self.cubes.known:
             self._log.warn(
                 "No cube is configured: add [cubes.NAME] with provider_url and application_url to {file}",
@@ -416,6 +456,8 @@ class CubehookService(Service):
                 loop.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        if self._doors is not None:
+            await self._doors.close()
         # A gateway that knows that we go sends nothing more that could be refused.
         await self.cubes.stop()
         for port in self._ports:

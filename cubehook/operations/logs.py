@@ -243,6 +243,8 @@ class _LineObserver:
 def level_predicate(settings: Log) -> LogLevelFilterPredicate:
     """Which service messages are written: the level, and those of single namespaces."""
     predicate = LogLevelFilterPredicate(LogLevel.levelWithName(settings.level))
+    # It tells of every step of every visitor's; the manhole itself says who came and what was typed.
+    predicate.setLogLevelForNamespace("twisted.conch", LogLevel.warn)
     for namespace, level in settings.levels.items():
         predicate.setLogLevelForNamespace(namespace, LogLevel.levelWithName(level))
     return predicate
