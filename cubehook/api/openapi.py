@@ -112,8 +112,9 @@ def document(parts: Iterable[object]) -> dict[str, Any]:
     found, components = json_schema_components(kinds, _REFERENCE)
     schemas = dict(zip(kinds, found, strict=True))
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    refusals: dict[str, Any] = {}
     for each in declared:
-        paths[PREFIX + each.path][each.method.lower()] = _operation(each, schemas)
+        paths[PREFIX + each.path][each.method.lower()] = _operation(each, schemas, refusals)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -128,6 +129,7 @@ def document(parts: Iterable[object]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
+            "responses": refusals,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "A token for the API"},
                 "session": {
@@ -145,13 +147,13 @@ def _tag(declared: Operation) -> str:
     return declared.path.split("/")[1].removesuffix(".json")
 
 
-def _operation(declared: Operation, schemas: Mapping[type, Any]) -> dict[str, Any]:
+def _operation(declared: Operation, schemas: Mapping[type, Any], refusals: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "operationId": declared.name,
         "summary": declared.summary.rstrip("."),
         "tags": [_tag(declared)],
         "parameters": _parameters(declared),
-        "responses": _responses(declared, schemas),
+        "responses": _responses(declared, schemas, refusals),
         "security": [] if declared.access == "anyone" else [{"token": []}, {"session": []}],
     }
     description = declared.description
@@ -223,14 +225,18 @@ def _parameter(field: FieldInfo, place: str) -> dict[str, Any]:
     return made
 
 
-def _responses(declared: Operation, schemas: Mapping[type, Any]) -> dict[str, Any]:
+def _responses(declared: Operation, schemas: Mapping[type, Any], refusals: dict[str, Any]) -> dict[str, Any]:
+    """The operation's answers; what it refuses with is put into `refusals`, as others do the same."""
     by_status: dict[int, list[type[ApiError]]] = defaultdict(list)
     for error in declared.every_error:
         by_status[error.status].append(error)
-    return {
-        str(declared.status): _success(declared, schemas),
-        **{str(status): _error(by_status[status], schemas) for status in sorted(by_status)},
-    }
+    made = {str(declared.status): _success(declared, schemas)}
+    for status in sorted(by_status):
+        errors = sorted(by_status[status], key=lambda error: error.code)
+        name = "-or-".join(error.code for error in errors)
+        refusals[name] = _error(errors, schemas)
+        made[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    return made
 
 
 def _success(declared: Operation, schemas: Mapping[type, Any]) -> dict[str, Any]:
@@ -251,7 +257,7 @@ def _success(declared: Operation, schemas: Mapping[type, Any]) -> dict[str, Any]
 
 
 def _error(errors: list[type[ApiError]], schemas: Mapping[type, Any]) -> dict[str, Any]:
-    words = sorted(_dedented(error.__doc__ or "").replace("\n", " ") for error in errors)
+    words = [_dedented(error.__doc__ or "").replace("\n", " ") for error in errors]
     made: dict[str, Any] = {"description": " ".join(words), "content": _json(ErrorBody, schemas)}
     headers: dict[str, Any] = {}
     if UnauthorizedError in errors:
