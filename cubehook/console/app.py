@@ -118,7 +118,7 @@ class _GuardedResource(KleinResource):
         if not request.getHeader(b"host"):
             request.requestHeaders.setRawHeaders(b"host", [b"localhost"])
         try:
-            b"/".join([*request.prepath, *request.postpath, request.getRequestHostname()]).decode()
+            b"/".join([*request.prepath, *request.postpath, request.getRequestHostname()]).decode()  # type: ignore[misc]
         except UnicodeDecodeError:
             # Klein would put a traceback into the log.
             request.setResponseCode(400)
