@@ -267,6 +267,12 @@ def _rotate_secret(argv: Sequence[str]) -> int:
     return rotate_secret(argv)
 
 
+def _ios(argv: Sequence[str]) -> int:
+    from cubehook.commands.ios import ios
+
+    return ios(argv)
+
+
 def _enable(argv: Sequence[str]) -> int:
     from cubehook.commands.enable import enable
 
@@ -292,6 +298,7 @@ def _print_json(value: object) -> None:
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "check": (_check, "validate a configuration file and print what it would run"),
     "enable": (_enable, "send again to a webhook that was disabled while it was in use"),
+    "ios": (_ios, "print the IOS configuration to paste on a cube's router"),
     "redeliver": (_redeliver, "send again what was delivered or given up"),
     "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
