@@ -203,12 +203,12 @@ def _transports(argv: Sequence[str]) -> int:
 
 
 def _transport(plugin: ITransportPlugin) -> dict[str, Any]:
-    import msgspec
+    from cubehook.schemas import schema
 
     return {
         "name": plugin.name,
         "description": plugin.description,
-        "options": msgspec.json.schema(plugin.options),
+        "options": schema(plugin.options),
     }
 
 
@@ -273,6 +273,12 @@ def _ios(argv: Sequence[str]) -> int:
     return ios(argv)
 
 
+def _token(argv: Sequence[str]) -> int:
+    from cubehook.commands.token import token
+
+    return token(argv)
+
+
 def _enable(argv: Sequence[str]) -> int:
     from cubehook.commands.enable import enable
 
@@ -304,6 +310,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
     "sink": (_sink, "receive webhooks, verify their signatures and show them"),
     "tail": (_tail, "show events as they happen"),
+    "token": (_token, "list, make and remove tokens for the REST API and the console"),
     "trace": (_trace, "write down what a gateway says and is told, for some minutes"),
     "transports": (_transports, "list the transports that are installed, with their options"),
 }
