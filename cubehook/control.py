@@ -104,6 +104,10 @@ class Control:
         """The answer to `body`, posted to `path`."""
         return self._ask("POST", path, {} if body is None else body)
 
+    def delete(self, path: str) -> Any:
+        """Remove what is at `path`; what the service says of that, None if nothing."""
+        return self._ask("DELETE", path, None)
+
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[bytes]:
         """
         The lines of what is written at `path`, as they come, until the service ends them.
@@ -190,7 +194,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def _result(status: int, body: bytes) -> Any:
     try:
         if status < 400:
-            return msgspec.json.decode(body)
+            return msgspec.json.decode(body) if body else None
         error = msgspec.json.decode(body, type=_Refusal).error
     except msgspec.MsgspecError:
         raise ControlError(f"the service gave an answer of a kind unknown here (status {status})") from None

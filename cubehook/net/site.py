@@ -112,7 +112,8 @@ class TimedChannel(HTTPChannel):
     def close(self) -> None:
         """Close once the answer that is being made is written; at once if there is none."""
         self.persistent = False
-        if self._handlingRequest:
+        # After the last request of a connection there is none, though Twisted still says that it handles one.
+        if self._handlingRequest and self.requests:
             request = self.requests[0]
             if not request.startedWriting:
                 request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
