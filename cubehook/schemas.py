@@ -9,6 +9,8 @@ import msgspec
 
 from cubehook.config_rules import GIVEN_AS_TEXT
 
+_ANYTHING = "x-anything"
+
 # What msgspec tells of the value that such a text becomes.
 _OF_VALUES = frozenset({"type", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 
@@ -27,7 +29,7 @@ def components(kinds: Iterable[Any], reference: str) -> tuple[list[dict[str, Any
 
 def _hook(kind: type) -> dict[str, Any]:
     if kind is object:
-        return {}  # anything
+        return {_ANYTHING: True}  # msgspec takes nothing at all for an answer that is missing
     raise NotImplementedError
 
 
@@ -35,6 +37,8 @@ def _with_texts(made: Any) -> Any:
     if isinstance(made, list | tuple):
         return [_with_texts(each) for each in made]
     if not isinstance(made, dict):
+        return made
+    if made.pop(_ANYTHING, False):
         return made
     if made.get(GIVEN_AS_TEXT) is True:
         kept = {key: each for key, each in made.items() if key not in _OF_VALUES and key != GIVEN_AS_TEXT}

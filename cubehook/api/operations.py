@@ -358,15 +358,25 @@ def _given(request: LimitedRequest, declared: Operation) -> dict[str, Any]:
     if declared.headers is not Nothing:
         found["headers"] = from_query(declared.headers, _headers(request, declared.headers))
     if declared.conditional:
-        lines = request.requestHeaders.getRawHeaders("if-match")
+        lines = header_lines(request, "if-match")
         found["if_match"] = IfMatch(None if lines is None else ", ".join(lines))
     return {name: value for name, value in found.items() if not isinstance(value, Nothing)}
 
 
 def _headers(request: LimitedRequest, kind: type[msgspec.Struct]) -> dict[str, Sequence[str]]:
     """The request's values of the headers that `kind` has fields for."""
-    found = {name: request.requestHeaders.getRawHeaders(name) for name in kind.__struct_encode_fields__}
+    found = {name: header_lines(request, name) for name in kind.__struct_encode_fields__}
     return {name: values for name, values in found.items() if values}
+
+
+def header_lines(request: LimitedRequest, name: str) -> list[str] | None:
+    """
+    What the request gives for a header, whatever its bytes are; None if nothing.
+
+    Twisted takes them for UTF-8 where it is asked for texts, and raises UnicodeDecodeError if they are not.
+    """
+    lines = request.requestHeaders.getRawHeaders(name.encode("ascii"))
+    return None if lines is None else [line.decode("utf-8", "replace") for line in lines]
 
 
 def _body(request: LimitedRequest, kind: type[msgspec.Struct]) -> msgspec.Struct:

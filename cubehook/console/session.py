@@ -104,4 +104,9 @@ def from_elsewhere(fetch_site: str | None, origin: str | None, host: str) -> boo
     """Whether a browser says that another site makes this request; `host` is the request's own."""
     if fetch_site is not None:
         return fetch_site not in ("same-origin", "none")
-    return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:  # brackets that hold no IPv6 address
+        return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, AnyStr
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -173,6 +173,17 @@ class LimitedRequest(Request):
         self._discarded += len(data)
         if self._discarded > MAX_DISCARDED:
             self.channel.transport.abortConnection()  # type: ignore[union-attr]
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:
+        """
+        The last value of a header; asked for as a text, whatever its bytes are.
+
+        Twisted raises UnicodeDecodeError where they are not UTF-8.
+        """
+        if isinstance(key, bytes):
+            return super().getHeader(key)
+        lines = self.requestHeaders.getRawHeaders(key.encode("ascii"))
+        return lines[-1].decode("utf-8", "replace") if lines else None
 
     def connectionLost(self, reason: Failure) -> None:
         channel = self.channel
