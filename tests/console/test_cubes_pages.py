@@ -148,18 +148,19 @@ class Making(CubesCase):
             **NEW,
             "id": "No Such",
             "provider_url": "foo",
-            "allow_from": "999.1.1.1",
+            "allow_from": "999.1.1.1 10.0.0.0/8 foo",
             "default_region": "USA",
         }
         page = await self.browser.post("/cubes/_new", wrong)
         self.assertEqual(page.status, 422)
         self.assertIn("http or https", self.error(page, "provider_url"))
         self.assertIn("999.1.1.1", self.error(page, "allow_from"))
+        self.assertIn('"foo"', self.error(page, "allow_from"))
         self.assertIn("two capital letters", self.error(page, "default_region"))
         self.error(page, "id")
         # What was typed is still there.
         self.assertEqual(page.find("//input[@name='description']").get("value"), "Leeds")
-        self.assertEqual(page.find("//textarea[@name='allow_from']").text.strip(), "999.1.1.1")
+        self.assertEqual(page.find("//textarea[@name='allow_from']").text.strip(), "999.1.1.1 10.0.0.0/8 foo")
         self.assertEqual(list(self.cubes.known), ["hq"])
 
     async def test_application_url_of_another(self) -> None:

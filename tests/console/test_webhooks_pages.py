@@ -12,12 +12,13 @@ from cubehook.api.cubes import CubesPart
 from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.changes import SettingsError
+from cubehook.console.session import csrf_token
 from cubehook.delivery.breaker import State
 from cubehook.events import CallState, NoticeType
 from cubehook.records import Attempt, DeliveryStatus, ErrorClass
 from tests.api.support import FakeRedelivery, FakeWebhooks, status
 from tests.console.cubes import FakeCubes, cube
-from tests.console.support import NASTY, NOW, VIEWER, Browser, Page
+from tests.console.support import ADMIN, NASTY, NOW, VIEWER, Browser, Page
 
 NEW = [
     ("name", "Ops Channel"),
@@ -240,6 +241,20 @@ class Making(WebhooksCase):
         page = await self.browser.post("/webhooks/_preview", fields, hx_request="true")
         self.assertIn("expected", page.find("//p[@class='error']").text_content())
         self.assertEqual(list(self.webhooks.known), ["crm", "audit"])
+
+    async def test_viewer_has_nothing_to_preview(self) -> None:
+        viewer = self.browse(session=VIEWER)
+        self.assertEqual((await viewer.post("/webhooks/_preview", NEW)).status, 403)
+
+    async def test_every_form_carries_the_token(self) -> None:
+        self.webhooks.disabled["crm"] = "gone"
+        for path in ("/webhooks/_new", "/webhooks/crm", "/webhooks/crm/edit"):
+            page = await self.browser.get(path)
+            forms = page.tree.xpath("//form[@method='post']")
+            self.assertTrue(forms)
+            for form in forms:
+                tokens = [field.get("value") for field in form.xpath(".//input[@name='csrf']")]
+                self.assertEqual(tokens, [csrf_token(ADMIN)], form.get("action"))
 
     async def test_preview_without_script(self) -> None:
         page = await self.browser.post("/webhooks/_new", [*NEW, ("do", "preview")])
