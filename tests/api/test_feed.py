@@ -96,9 +96,12 @@ class Past:
         self.reads = 0
         self.trouble: Exception | None = None
         self.before_answer: Callable[[], None] = lambda: None
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Happens while the last of what was told is waited for."""
 
     async def caught_up(self) -> None:
         self.uncommitted = 0
+        self.meanwhile()
 
     async def event_named(self, call: int, event_id: str) -> int | None:
         readable = self.told[: len(self.told) - self.uncommitted]
@@ -354,6 +357,14 @@ class Resumed(FeedCase):
         await self.until(lambda: client.events[-1:] == [events[-1].payload.event_id])
         more()
         await self.has(client, events[5:])
+
+    async def test_what_is_both_heard_and_read_comes_once(self) -> None:
+        events = [self.event(told=False)]
+        self.past.meanwhile = lambda: events.append(self.event())
+        client = await self.follow(last=0)
+        await self.until(lambda: len(events) == 2 and bool(client.events))
+        events.append(self.event())
+        await self.has(client, events)
 
     async def test_the_parameter_stands_for_the_header(self) -> None:
         events = [self.event(told=False) for _ in range(4)]
