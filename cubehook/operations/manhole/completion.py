@@ -118,12 +118,12 @@ def _bracket(value: Any, name: str) -> str:
 
 
 def _names(namespace: Mapping[str, Any], begun: str) -> list[str]:
-    own = [name for name in namespace if not name.startswith("__")]
-    found = {name: name + ("(" if _is_function(namespace[name]) else "") for name in own}
-    if begun:
-        for name in dir(builtins):
-            found.setdefault(name, name + ("(" if callable(getattr(builtins, name)) else ""))
-        found.update({name: name for name in keyword.kwlist})
+    own = [name for name in namespace if name.startswith(begun) and not name.startswith("__")]
+    if own:
+        # What is here is what is meant, not Python's hundred other names.
+        return sorted(name + ("(" if _is_function(namespace[name]) else "") for name in own)
+    found = {name: name + ("(" if callable(getattr(builtins, name)) else "") for name in dir(builtins)}
+    found.update({name: name for name in keyword.kwlist})
     return sorted(shown for name, shown in found.items() if name.startswith(begun))
 
 

@@ -115,7 +115,13 @@ class Doors:
         return [str(session.visitor) for session in self._sessions]
 
     def session(
-        self, visitor: Visitor, terminal: Terminal, screen: Screen, *, editing: bool = True
+        self,
+        visitor: Visitor,
+        terminal: Terminal,
+        screen: Screen,
+        *,
+        editing: bool = True,
+        newline: str = "\r\n",
     ) -> Session:
         """A new session; FullError.  `left` must be told of its end."""
         if self._closed or len(self._sessions) >= MOST_SESSIONS:
@@ -133,6 +139,7 @@ class Doors:
             self._histories,
             visitors=self.visitors,
             editing=editing,
+            newline=newline,
         )
         self._sessions.append(session)
         return session

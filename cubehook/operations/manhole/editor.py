@@ -233,15 +233,16 @@ class Editor:
     def _recall(self, step: int) -> Wish | None:
         """Go to the next text in history that begins as what was typed does."""
         if self._place is None:
-            self._place, self._begun = len(self._history), self.text
-        place = self._place + step
+            self._begun = self.text
+        now = len(self._history) if self._place is None else self._place
+        place = now + step
         while 0 <= place < len(self._history):
             found = self._history[place]
             if found.startswith(self._begun) and found != self.text:
                 self._place, self.text, self.cursor = place, found, len(found)
                 return None
             place += step
-        if step < 0 or self._place == len(self._history):
+        if step < 0 or now == len(self._history):
             return Wish.RING
         self._place, self.text, self.cursor = len(self._history), self._begun, len(self._begun)
         return None

@@ -139,18 +139,18 @@ class Interpreter:
         """
         work = value if isinstance(value, Deferred) else Deferred.fromCoroutine(_coroutine(value))
         gate: Deferred[Any] = Deferred()
+        failed: list[Failure] = []
 
         def over(result: Any) -> Any:
+            failed.extend([result] if isinstance(result, Failure) else ())
             if not gate.called:
                 gate.callback(None if isinstance(result, Failure) else result)
             elif isinstance(result, Failure):
                 self._log.warn(
                     "What was no longer waited for in the manhole failed: {why}", why=repr(result.value)
                 )
-            failed.extend([result] if isinstance(result, Failure) else ())
             return None if isinstance(result, Failure) else result
 
-        failed: list[Failure] = []
         _ = work.addBoth(over)
         result = await gate
         if failed:
@@ -197,7 +197,7 @@ class Interpreter:
         return "".join(lines).rstrip("\n")
 
 
-_OURS = {__file__, inspect.getfile(Deferred)}
+_OURS = {__file__, ast.__file__, inspect.getfile(Deferred)}
 
 
 def _shown(frame: traceback.FrameSummary) -> traceback.FrameSummary:

@@ -12,8 +12,11 @@ from cubehook.text import printable
 
 _GAP = "  "
 
+_READABLE = 16
+"""Cells that a column which is cut keeps while others can be spared."""
+
 _LEAST = 6
-"""Cells that a column which is cut keeps."""
+"""Cells that it keeps whatever comes."""
 
 _LONGEST_VALUE = 2_000
 """Characters of one value among details."""
@@ -121,16 +124,19 @@ def _cell(value: str | Cell) -> Cell:
 def _fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
     """Make `widths` fit together; the numbers of the columns that stay."""
     kept = list(range(len(columns)))
+    whole = list(widths)
     while True:
+        widths[:] = whole
+        spare = [number for number in kept if columns[number].spare]
+        least = _READABLE if spare else _LEAST
         over = sum(widths[number] for number in kept) + len(_GAP) * (len(kept) - 1) - width
         while over > 0:
-            cuttable = [number for number in kept if columns[number].cut and widths[number] > _LEAST]
+            cuttable = [number for number in kept if columns[number].cut and widths[number] > least]
             if not cuttable:
                 break
             widest = max(cuttable, key=lambda number: widths[number])
             widths[widest] -= 1
             over -= 1
-        spare = [number for number in kept if columns[number].spare]
         if over <= 0 or not spare:
             return kept
         kept.remove(max(spare, key=lambda number: columns[number].spare))

@@ -170,6 +170,7 @@ class Session:
         *,
         visitors: Callable[[], list[str]],
         editing: bool = True,
+        newline: str = "\r\n",
     ) -> None:
         self.visitor = visitor
         self._reactor = reactor = inside.reactor
@@ -189,6 +190,7 @@ class Session:
         self._editor = Editor(self._history, self._interpreter.complete)
         self._line: _Line = _EditedLine(self._send, screen) if editing else _PlainLine(self._send)
         self._editing = editing
+        self._newline = newline
         self._listed = False
         _log.info("Manhole: {visitor} has come", visitor=str(visitor))
 
@@ -338,7 +340,7 @@ class Session:
             self._draw()
 
     def _print(self, text: str) -> None:
-        self._send(text.replace("\n", "\r\n") if self._editing else text)
+        self._send(text.replace("\n", self._newline))
 
     def _send(self, text: str) -> None:
         if not self._over:
@@ -438,9 +440,10 @@ class _EditedLine:
             and column == cells(rows[-1])
         ):
             return rows[-1][len(self._rows[-1]) :]
-        parts = [_up(self._row), "\r\x1b[J"]
+        parts = [_up(self._row), "\r\x1b[J"] if self._rows else []
         parts.append("\r\n".join(self._prompted(text) for text in rows))
-        parts += [_up(len(rows) - 1 - row), "\r", f"\x1b[{column}C" if column else ""]
+        if (row, column) != (len(rows) - 1, cells(rows[-1])):
+            parts += [_up(len(rows) - 1 - row), "\r", f"\x1b[{column}C" if column else ""]
         return "".join(parts)
 
     def _prompted(self, row: str) -> str:

@@ -318,7 +318,13 @@ class _Channel:
         conn: Any = self._user.conn
         visitor = Visitor(self._user.name, DOOR, conn.transport.peer)
         try:
-            self._session = self._user.doors.session(visitor, _Terminal(self), self._screen, editing=editing)
+            self._session = self._user.doors.session(
+                visitor,
+                _Terminal(self),
+                self._screen,
+                editing=editing,
+                newline="\n" if self._term is None else "\r\n",
+            )
         except FullError as error:
             self._refuse(str(error))
         return self._session

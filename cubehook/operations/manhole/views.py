@@ -447,14 +447,13 @@ class CallsView(Listed[CallItem]):
         if not items:
             return Painted("There are no such calls.")
         columns = (
-            Column("id", spare=5),
-            Column("began", spare=2),
-            Column("cube", cut=True, spare=3),
+            Column("id", spare=1),
+            Column("began", spare=3),
+            Column("cube", cut=True, spare=2),
             Column("calling", cut=True),
             Column("called", cut=True),
             Column("state"),
             Column("talked", right=True, spare=4),
-            Column("outcome", spare=1),
         )
         now = self._inside.now()
         rows = [
@@ -466,7 +465,6 @@ class CallsView(Listed[CallItem]):
                 item.called_number or "-",
                 _call_state(item),
                 _seconds(self._talked(item)),
-                (item.outcome or "") + (" (inferred)" if item.inferred else ""),
             ]
             for item in items
         ]
@@ -632,8 +630,11 @@ def _member(kind: Any, value: str) -> Any:
 
 def _call_state(item: CallItem) -> str | Cell:
     if item.state is CallState.CONNECTED:
-        return Cell("CONNECTED", Style.GOOD)
-    return Cell(item.state or "-", Style.DIM if item.state is CallState.DISCONNECTED else Style.WARN)
+        return Cell(item.state, Style.GOOD)
+    if item.state is CallState.DISCONNECTED:
+        # How it ended tells more than that it did.
+        return Cell((item.outcome or item.state) + (", inferred" if item.inferred else ""), Style.DIM)
+    return Cell(item.state or "-", Style.WARN)
 
 
 def _answer(item: DeliveryItem) -> str:
