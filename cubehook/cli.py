@@ -273,6 +273,12 @@ def _ios(argv: Sequence[str]) -> int:
     return ios(argv)
 
 
+def _manhole_password(argv: Sequence[str]) -> int:
+    from cubehook.commands.manhole_password import manhole_password
+
+    return manhole_password(argv)
+
+
 def _token(argv: Sequence[str]) -> int:
     from cubehook.commands.token import token
 
@@ -305,6 +311,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "check": (_check, "validate a configuration file and print what it would run"),
     "enable": (_enable, "send again to a webhook that was disabled while it was in use"),
     "ios": (_ios, "print the IOS configuration to paste on a cube's router"),
+    "manhole-password": (_manhole_password, "make a password for the manhole's telnet door"),
     "redeliver": (_redeliver, "send again what was delivered or given up"),
     "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
