@@ -63,7 +63,8 @@ HELP = (
 )
 
 ADVICE = (
-    "Lists have rows: _[0] is the first, _.more the next page.",
+    "Lists have rows: _[0] is the first, calls[_[0]] tells all of it, _.more is the next page.",
+    "Times are UTC.",
     "What can be awaited is awaited. Ctrl-C stops waiting for it, and ends a program at its next await.",
     "Tab completes, Up recalls what begins so, Ctrl-R searches, _ is the last result, exit leaves.",
     "An exception is shown and does no harm. A program that never awaits does: until it ends, such as "

@@ -73,7 +73,7 @@ _conch_log = Logger(namespace="twisted.conch", observer=_Weighty())
 
 
 @implementer(ICredentialsChecker)
-class _KeyChecker:
+class KeyChecker:
     """Knows people by the keys in a file, which is read each time."""
 
     credentialInterfaces = (ISSHPrivateKey,)
@@ -239,7 +239,7 @@ def ssh_factory(doors: Doors, keys: Path, key_path: Path) -> SSHFactory:
             _log.warn("Nobody can come into the manhole over SSH: {path} has no keys", path=str(keys))
     except UnsafeFileError as error:
         _log.error("Nobody can come into the manhole over SSH: {why}", why=str(error))
-    return _Factory(doors, Portal(_Realm(doors), [_KeyChecker(keys)]), key)
+    return _Factory(doors, Portal(_Realm(doors), [KeyChecker(keys)]), key)
 
 
 @implementer(ISession)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from cubehook.delivery.breaker import State
+from cubehook.delivery.means import Status
 from cubehook.events import Call, CallState, Micros, Outcome, iso
 from cubehook.ids import id_text, parse_id
 from cubehook.net.urls import MASK, masked_url
@@ -206,9 +207,9 @@ class WebhooksView(Named[Fields]):
             Column("webhook", cut=True),
             Column("state"),
             Column("pending", right=True),
-            Column("under way", right=True, spare=3),
-            Column("failures", right=True, spare=1),
-            Column("to", cut=True, spare=4),
+            Column("under way", right=True, spare=5),
+            Column("failures", right=True, spare=4),
+            Column("to", cut=True, spare=3),
             Column("why", cut=True, spare=2),
         )
         return table(screen, columns, map(self._row, self.keys()))
@@ -222,8 +223,16 @@ class WebhooksView(Named[Fields]):
             str(status.in_flight),
             str(status.failures),
             masked_url(webhook.url) or webhook.transport,
-            self._inside.webhooks.disabled.get(id) or status.problem or "",
+            self._inside.webhooks.disabled.get(id) or status.problem or self._trouble(status),
         ]
+
+    def _trouble(self, status: Status) -> str:
+        now, parts = self._inside.now(), []
+        if status.failing_since is not None:
+            parts.append(f"failing for {span(now - status.failing_since)}")
+        if status.held_until is not None:
+            parts.append(f"next try in {span(status.held_until - now)}")
+        return ", ".join(parts)
 
     def _state(self, id: str) -> Cell:
         webhook, status = self._inside.webhooks.known[id], self._inside.webhooks.status(id)
@@ -333,7 +342,7 @@ class Listed(Generic[T]):
     """
     A list in the database, newest first.
 
-    Awaited, it is its first page; called, that of what its filters choose; by an id, one thing whole.
+    Awaited, it is its first page; called, that of what filters choose; by an id or a row, one thing whole.
     `async for` goes through all of it.
     """
 
@@ -353,8 +362,9 @@ class Listed(Generic[T]):
             raise MistakeError(f"limit: a number from 1 to {MOST}")
         return Later(partial(self._page, chosen, None, limit), f"{self.kind} that are to be read")
 
-    def __getitem__(self, id: str) -> Later[Any]:
-        return Later(partial(self._one, self._id(id)), f"{self.kind} {id}, which is to be read")
+    def __getitem__(self, id: Any) -> Later[Any]:
+        number = self._id(id)
+        return Later(partial(self._one, number), f"{self.kind} {id_text(number)}, which is to be read")
 
     def __iter__(self) -> Iterator[Any]:
         raise MistakeError(
@@ -404,6 +414,8 @@ class Listed(Generic[T]):
         return value
 
     def _id(self, id: Any) -> int:
+        if isinstance(id, Fields):
+            id = id.id
         if isinstance(id, int):
             return id
         try:
@@ -568,11 +580,21 @@ class DeliveriesView(Listed[DeliveryItem]):
                 Cell(item.status, _DELIVERIES.get(item.status)),
                 str(item.attempts),
                 _answer(item),
-                "" if item.due_at is None else _due(item.due_at, now),
+                self._due(item),
             ]
             for item in items
         ]
         return table(screen, columns, rows)
+
+    def _due(self, item: DeliveryItem) -> str:
+        """When it is tried next, unless it is over: not before its webhook is."""
+        if item.due_at is None:
+            return ""
+        now, held = self._inside.now(), None
+        if item.webhook in self._inside.webhooks.known:
+            held = self._inside.webhooks.status(item.webhook).held_until
+        at = max(item.due_at, held or 0)
+        return f"in {span(at - now)}" if at > now else "now"
 
     def _pairs(self, item: DeliveryItem) -> list[tuple[str, str | Cell]]:
         pairs: list[tuple[str, str | Cell]] = [
@@ -581,7 +603,7 @@ class DeliveriesView(Listed[DeliveryItem]):
             ("status", Cell(item.status, _DELIVERIES.get(item.status))),
             ("attempts", str(item.attempts)),
             ("answer", _answer(item)),
-            ("next try", "" if item.due_at is None else _due(item.due_at, self._inside.now())),
+            ("next try", self._due(item)),
             ("event", f"{item.state or '-'} ({item.event_id or 'no longer kept'})"),
             ("happened", moment(item.at)),
             ("cube", item.cube or ""),
@@ -642,10 +664,6 @@ def _answer(item: DeliveryItem) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _due(at: Micros, now: Micros) -> str:
-    return f"in {span(at - now)}" if at > now else "now"
-
-
 def registered(state: RegistrationState) -> Cell:
     """A registration's state, in its colour."""
     return Cell(state, _REGISTRATIONS.get(state, Style.BAD))
@@ -653,6 +671,7 @@ def registered(state: RegistrationState) -> Cell:
 
 def registration_pairs(registration: Registration, now: Micros) -> list[tuple[str, str | Cell]]:
     """What there is to say of a registration."""
+    error = registration.last_error or ""
     pairs: list[tuple[str, str | Cell]] = [
         ("registration", registered(registration.state)),
         ("since", f"{moment(registration.since)} ({span(now - registration.since)})"),
@@ -660,7 +679,7 @@ def registration_pairs(registration: Registration, now: Micros) -> list[tuple[st
         ("id", registration.registration_id or ""),
         ("last heard", ago(registration.last_message_at, now)),
         ("failures", f"{registration.failure_count:,} in a row" if registration.failure_count else ""),
-        ("last error", Cell(registration.last_error, Style.BAD) if registration.last_error else ""),
+        ("last error", "" if error in registration.reason else Cell(error, Style.BAD)),
     ]
     return [pair for pair in pairs if pair[1]]
 
