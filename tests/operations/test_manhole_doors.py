@@ -11,7 +11,7 @@ from twisted.conch.ssh.keys import Key
 from twisted.cred.credentials import SSHPrivateKey
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from cubehook.config import Manhole
+from cubehook.operations.manhole import telnet
 from cubehook.operations.manhole.doors import (
     CLOSE_SECONDS,
     LOGIN_SECONDS,
@@ -168,6 +169,21 @@ class LimitTests(DoorsCase):
         stranger.connectionLost(Failure(ConnectionDone()))
         self.clock.advance(CLOSE_SECONDS)
         self.assertTrue(transport.disconnected)
+
+
+class WrongPasswordTests(DoorsCase):
+    def test_each_verdict_takes_longer_whoever_asks(self) -> None:
+        self.patch(telnet, "deferToThread", maybeDeferred)
+        for before, after in ((0, 1), (1, 2), (2, 4)):
+            protocol, transport = self.connect("manhole.telnet")
+            protocol.dataReceived(b"ann\r\0guess\r\0")
+            self.clock.advance(before + after - 0.1)
+            self.assertNotIn(b"wrong", transport.value())
+            # The second wait begins when the first has ended.
+            self.clock.advance(0.1)
+            self.clock.advance(after)
+            self.assertIn(b"wrong", transport.value())
+            self.assertNotIn(b"guess", transport.value())
 
 
 class TypingAheadTests(DoorsCase):
