@@ -126,13 +126,14 @@
   }
 
   function draw(figure) {
-    const place = figure.querySelector(".chart-plot");
-    const table = figure.querySelector("table");
     const old = drawn.get(figure);
     if (old) {
       old.destroy();
       drawn.delete(figure);
     }
+    // A chart that is drawn has a table too: its legend, which is gone by now.
+    const place = figure.querySelector(".chart-plot");
+    const table = figure.querySelector("table");
     if (!place || !table || !table.tBodies.length || !table.tBodies[0].rows.length) {
       return;
     }
