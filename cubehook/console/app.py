@@ -267,6 +267,8 @@ class _Pages:
                 return visit.show("onward.html", where=inner_path(where))
             return visit.go(sign_in)
         if route.method == "GET":
+            if visit.signed_in and not (visit.may_change or route.viewers):
+                raise ForbiddenError(VIEWERS_ONLY_LOOK)
             return None
         host = request.getHeader("host") or ""
         if from_elsewhere(site, request.getHeader("origin"), host):

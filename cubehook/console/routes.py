@@ -185,7 +185,8 @@ def page(
     """
     Declare an `async def` method to be a page.
 
-    A POST is for callers who may change things, unless it is for `viewers` too.
+    A POST is for callers who may change things, unless it is for `viewers` too; a GET is for everybody,
+    unless it shows a form that is of no use to `viewers`.
     """
 
     def declare(handler: Handler) -> Handler:

@@ -35,7 +35,7 @@ class Pages:
         template = "cubes_list.html" if visit.live else "cubes.html"
         return visit.show(template, cubes=cubes.items, next=cubes.next)
 
-    @page("GET", "/cubes/_new")
+    @page("GET", "/cubes/_new", viewers=False)
     async def new(self, visit: Visit) -> Answer:
         values = dict.fromkeys(FIELDS, "") | {"enabled": True}
         return self._form(visit, values, made=None)
@@ -75,7 +75,7 @@ class Pages:
             ios=ios_config(settings),
         )
 
-    @page("GET", "/cubes/<cube>/edit")
+    @page("GET", "/cubes/<cube>/edit", viewers=False)
     async def edit(self, visit: Visit, cube: str) -> Answer:
         known, tag = await visit.ask_tagged("get_cube", cube=cube)
         if known.provisioned:

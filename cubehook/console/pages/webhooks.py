@@ -74,7 +74,7 @@ class Pages:
 
     # Making and changing
 
-    @page("GET", "/webhooks/_new")
+    @page("GET", "/webhooks/_new", viewers=False)
     async def new(self, visit: Visit) -> Answer:
         return await self._form(visit, Fields(), made=None)
 
@@ -97,7 +97,7 @@ class Pages:
             _path(webhook.id), f"{webhook.name or webhook.id} is there. Send a test to see how it goes"
         )
 
-    @page("GET", "/webhooks/<webhook>/edit")
+    @page("GET", "/webhooks/<webhook>/edit", viewers=False)
     async def edit(self, visit: Visit, webhook: str) -> Answer:
         known, tag = await visit.ask_tagged("get_webhook", webhook=webhook)
         if known.provisioned:
