@@ -53,6 +53,14 @@
     return times.length > 1 ? times[1] - times[0] : 3600;
   }
 
+  // From the first time to the last; a single one stands amid two hours, not two years.
+  function span(kind, times, first, last) {
+    if (kind === "bars") {
+      return [first, last + widthOf(times)];
+    }
+    return times.length > 1 ? [first, last] : [times[0] - 3600, times[0] + 3600];
+  }
+
   function translucent(colour, share) {
     return `color-mix(in srgb, ${colour} ${share}%, transparent)`;
   }
@@ -77,7 +85,7 @@
       legend: { live: true },
       scales: {
         // A bar stands for what follows its time: the last one has room too.
-        x: { time: true, range: (plot, first, last) => [first, last + (kind === "bars" ? widthOf(found.data[0]) : 0)] },
+        x: { time: true, range: (plot, first, last) => span(kind, found.data[0], first, last) },
         y: { range: (plot, least, most) => [0, unit === "percent" ? 100 : Math.max(most || 0, unit === "count" ? 4 : 1) * 1.08] },
       },
       axes: [
@@ -103,7 +111,8 @@
             paths,
             // Averages of hours without calls are not known, and not missed.
             spanGaps: kind === "lines",
-            points: { show: kind === "lines" ? undefined : false, size: 5 },
+            // A lone value is no line, but a point.
+            points: kind === "lines" ? { size: 5 } : { show: kind === "steps" && found.data[0].length === 1, size: 5 },
           };
         }),
       ],
