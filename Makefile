@@ -10,7 +10,7 @@ TESTS ?=
 # would offer a second, stale plugin to a twistd that runs here.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 
-.PHONY: help demo test proof bench lint types docs clean
+.PHONY: help demo test proof bench lint types docs screenshots clean
 
 help:
 	@echo 'make demo    the service with a simulated gateway and a receiver, on loopback'
@@ -20,6 +20,7 @@ help:
 	@echo 'make lint    ruff: rules and format'
 	@echo 'make types   mypy, strict'
 	@echo 'make docs    the documentation, into docs/_build/html'
+	@echo 'make screenshots  the pictures of docs/console.md, taken anew; needs chromium'
 	@echo 'make clean   remove what was built and cached; .venv stays'
 
 # Ctrl-C is how it ends, not an error.
@@ -45,6 +46,9 @@ types: $(VENV)/.stamp-lint $(VENV)/.stamp-test $(VENV)/.stamp-docs
 docs: $(VENV)/.stamp-docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
+
+screenshots: $(VENV)/.stamp-test
+	$(BIN)/python -m tests.browser.screenshots
 
 $(VENV)/.stamp: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cubehook needs Python 3.11 or later: make PYTHON=python3.11 ...")'

@@ -91,11 +91,11 @@ class BrowserCase(TestCase):
         self.gateway.place_call(made)
         return made
 
-    async def deliveries(self, count: int, **wanted: str) -> list[dict[str, Any]]:
+    async def deliveries(self, count: int, **wanted: object) -> list[dict[str, Any]]:
         """Wait until so many deliveries, newest first, are as wanted."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            items: list[dict[str, Any]] = (await self.ask("GET", "/deliveries"))["items"]
+            items: list[dict[str, Any]] = (await self.ask("GET", "/deliveries?limit=200"))["items"]
             fitting = [each for each in items if all(each[key] == value for key, value in wanted.items())]
             if len(fitting) >= count:
                 return fitting

@@ -30,8 +30,8 @@ class WorldCase(BrowserCase):
             self.call(scenario)
         await self.gateway.when_idle()
         done = await self.deliveries(len(scenarios), webhook="crm", status="delivered")
-        waiting = [each for each in await self.deliveries(1, webhook="erp") if each["attempts"]]
-        call = f"/calls/{done[-1]['call']}"
+        waiting = await self.deliveries(1, webhook="erp", attempts=1)
+        answered = (await self.ask("GET", "/calls?outcome=answered"))["items"]
         self.pages = {
             "overview": "/",
             "cubes": "/cubes",
@@ -45,7 +45,7 @@ class WorldCase(BrowserCase):
             "webhook-add": "/webhooks/_new",
             "webhook-edit": "/webhooks/crm/edit",
             "calls": "/calls",
-            "call": call,
+            "call": f"/calls/{answered[-1]['id']}",
             "deliveries": "/deliveries",
             "delivery": f"/deliveries/{done[0]['id']}",
             "delivery-failing": f"/deliveries/{waiting[0]['id']}",

@@ -1,0 +1,107 @@
+"""
+Takes the pictures of docs/console.md: `make screenshots`, or `python -m tests.browser.screenshots [FOLDER]`.
+
+Each screen in light and dark, of a service that has been busy for a moment, with a receiver that fails.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page
+from twisted.internet.task import deferLater
+from twisted.trial.runner import TrialRunner
+
+from tests.browser.stage import reactor
+from tests.browser.world import WorldCase
+from tests.functional.harness import ROOT
+from tests.run import CountingReporter, report
+
+FOLDER = ROOT / "docs" / "console"
+SCREENS = (
+    "overview",
+    "cubes",
+    "cube",
+    "cube-not-there",
+    "cube-add",
+    "webhooks",
+    "webhook",
+    "webhook-add",
+    "calls",
+    "call",
+    "deliveries",
+    "delivery",
+    "delivery-failing",
+    "analytics",
+    "settings",
+)
+PHONE = ("overview", "calls", "delivery-failing")
+TALLEST = 720
+"""Pixels after which a long page is cut."""
+PLACES = """
+    folder => document.querySelectorAll("code").forEach(each => {
+        each.textContent = each.textContent.replace(folder, "/etc/cubehook");
+    })
+"""
+COLOURS = 48
+MIX = ("answered", "busy", "forwarded", "withheld", "answered", "no_answer", "answered", "abandoned")
+MORE = ("rejected", "hunt", "answered", "blind_transfer", "answered", "simultaneous", "uri", "failed")
+
+
+class Pictures(WorldCase):
+    folder = FOLDER
+    speed = 1.0
+    timeout = 300
+
+    async def test_take(self) -> None:
+        await self.live(MIX + MORE)
+        self.pages["analytics"] += "?range=24h"
+        await self.ask("POST", "/tokens", {"name": "Wallboard", "role": "viewer"})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Some are talking, one is ringing while the pictures are taken.
+        for _ in range(3):
+            self.call("answered", hold=3600.0)
+        await deferLater(reactor, 2.0, lambda: None)
+        self.call("no_answer")
+        for dark in (False, True):
+            page, _ = await self.open(dark=dark, height=800)
+            await self.browse(self.take, page, SCREENS, "dark" if dark else "light", "")
+            page, _ = await self.open(signed_in=False, dark=dark, height=560)
+            self.pages["sign-in"] = "/sign-in"
+            await self.browse(self.take, page, ("sign-in",), "dark" if dark else "light", "")
+        page, _ = await self.open(phone=True)
+        await self.browse(self.take, page, PHONE, "light", "-phone")
+
+    def take(self, page: Page, screens: tuple[str, ...], theme: str, kind: str) -> None:
+        for name in screens:
+            page.goto(self.url + self.pages[name])
+            # As tall as the page is: what stands beside it reaches its end.
+            size = page.viewport_size
+            assert size is not None
+            tall = page.evaluate("() => document.getElementById('main').getBoundingClientRect().bottom")
+            page.set_viewport_size({"width": size["width"], "height": min(max(int(tall), 560), TALLEST)})
+            # Where this ran is nobody's concern.
+            page.evaluate(PLACES, str(self.service.folder))
+            picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+            page.set_viewport_size(size)
+            # Few colours are enough for a page, and make a small file.
+            few = picture.quantize(COLOURS, dither=Image.Dither.NONE)
+            few.save(self.folder / f"{name}{kind}-{theme}.png", optimize=True)
+
+
+def main(folder: str | None = None) -> int:
+    if folder is not None:
+        Pictures.folder = Path(folder).resolve()
+    with tempfile.TemporaryDirectory() as place:
+        runner = TrialRunner(CountingReporter, workingDirectory=f"{place}/trial", tracebackFormat="default")
+        result = runner.run(Pictures("test_take"))
+        assert isinstance(result, CountingReporter)
+        return report(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
