@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from cubehook.simulator.gateway import Settings, SimulatedGateway
+from cubehook.simulator.gateway import Settings, SimulatedCall, SimulatedGateway
 from cubehook.simulator.provider import Probing
-from cubehook.simulator.scenarios import Script, script
+from cubehook.simulator.scenarios import script
 from cubehook.simulator.sink import Behaviour, Received, Sink
 from tests.browser.stage import MISSING, Watch, on_stage, open_page, reactor
 from tests.functional.control import ask
@@ -85,11 +85,9 @@ class BrowserCase(TestCase):
     def received(self, received: Received) -> None:
         """A receiver got something."""
 
-    def call(self, scenario: str = "answered", hold: float = 2.0) -> Script:
+    def call(self, scenario: str = "answered", hold: float = 2.0) -> SimulatedCall:
         self.placed += 1
-        made = script(scenario, Random(self.placed), hold)
-        self.gateway.place_call(made)
-        return made
+        return self.gateway.place_call(script(scenario, Random(self.placed), hold))
 
     async def deliveries(self, count: int, **wanted: object) -> list[dict[str, Any]]:
         """Wait until so many deliveries, newest first, are as wanted."""

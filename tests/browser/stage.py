@@ -12,7 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Playwright,
+    Request,
+    expect,
+    sync_playwright,
+)
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -62,6 +71,7 @@ class _Stage:
     def browser(self) -> Browser:
         """To be called in the thread."""
         if self._browser is None:
+            expect.set_options(timeout=PATIENCE)
             self._playwright = sync_playwright().start()
             # Each start has a new, empty profile, which Playwright removes.
             self._browser = self._playwright.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))

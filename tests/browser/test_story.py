@@ -10,8 +10,6 @@ from tests.browser.case import BrowserCase
 
 class StoryTests(BrowserCase):
     extra = "[delivery]\nretry = [0.2]\njitter = 0"
-    # As in life until it rings and is answered, so that the live board can be looked at.
-    speed = 4.0
 
     def received(self, received: Received) -> None:
         self.got.append(received)
@@ -31,8 +29,10 @@ class StoryTests(BrowserCase):
         watch.allowed.add(422)  # a form that is refused
         await self.browse(self.add_a_webhook, page)
         await self.browse(page.goto, f"{self.url}/calls")
-        made = self.call(hold=8.0)
-        await self.browse(self.watch_it_come_and_go, page, str(made.calling))
+        made = self.call(hold=3600.0)
+        await self.browse(self.watch_it_come, page, str(made.script.calling))
+        self.assertTrue(self.gateway.release_call(made.call_ids[0], 16))
+        await self.browse(self.watch_it_go, page)
         await self.deliveries(3, status="delivered")
         self.assertEqual(len(self.got), 3)
         await self.browse(self.read_a_delivery, page)
@@ -104,11 +104,14 @@ class StoryTests(BrowserCase):
         expect(page.get_by_role("heading", name="CRM", level=1)).to_be_visible()
         expect(page.locator("#secret")).to_contain_text("whsec_")
 
-    def watch_it_come_and_go(self, page: Page, calling: str) -> None:
+    def watch_it_come(self, page: Page, calling: str) -> None:
         board = page.locator("#board")
         expect(board.locator(".board-call")).to_have_count(1)
         expect(board.locator(".board-from")).to_contain_text(calling.lstrip("+")[-4:])
-        expect(board.get_by_text("Nobody is on the phone.")).to_be_visible()
+        expect(board.get_by_text("Connected")).to_be_visible()
+
+    def watch_it_go(self, page: Page) -> None:
+        expect(page.locator("#board").get_by_text("Nobody is on the phone.")).to_be_visible()
         page.reload()
         page.locator(".calls-table tbody a").first.click()
         expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
