@@ -33,15 +33,15 @@ from cubehook.api.errors import (
     UnavailableError,
 )
 from cubehook.api.operations import Caller
-from cubehook.console.desk import VIEWERS_ONLY_LOOK, Desk
-from cubehook.console.routes import Answer, Form, Route, Visit, routes
-from cubehook.console.session import (
+from cubehook.api.session import (
     csrf_token,
     from_elsewhere,
     inner_path,
     same_token,
     session_secret,
 )
+from cubehook.console.desk import VIEWERS_ONLY_LOOK, Desk
+from cubehook.console.routes import Answer, Form, Route, Visit, routes
 from cubehook.interfaces import StoreFullError
 from cubehook.net.site import LimitedRequest
 from cubehook.store.errors import StoreError

@@ -22,8 +22,8 @@ from cubehook.api.operations import (
     check_access,
     operations,
 )
+from cubehook.api.session import Doors
 from cubehook.api.validation import from_json, from_query
-from cubehook.console.session import Doors
 from cubehook.events import Micros
 
 VIEWERS_ONLY_LOOK = "You may look, and change nothing: sign in with an administrator's token"

@@ -14,9 +14,9 @@ from cubehook.api.access import CSRF_HEADER, FIRST_NAME, Gate
 from cubehook.api.audit import AuditPart, Record
 from cubehook.api.guard import guarded
 from cubehook.api.operations import Api
+from cubehook.api.session import COOKIE, csrf_token
 from cubehook.api.site import ConsoleSite
 from cubehook.api.tokens import TokensPart
-from cubehook.console.session import COOKIE, csrf_token
 from cubehook.events import Micros
 from cubehook.ids import Ids
 from cubehook.net.site import AccessSite

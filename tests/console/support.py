@@ -15,9 +15,9 @@ from twisted.web.test.requesthelper import DummyChannel
 
 from cubehook import config
 from cubehook.api.operations import Caller
+from cubehook.api.session import COOKIE, csrf_token
 from cubehook.console.app import Console
 from cubehook.console.desk import Desk
-from cubehook.console.session import COOKIE, csrf_token
 from cubehook.events import Micros
 
 NOW: Micros = 1_732_377_816_200_940

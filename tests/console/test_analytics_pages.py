@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 from twisted.trial.unittest import TestCase
 
 from cubehook.api.operations import Caller, operation
+from cubehook.api.session import COOKIE
 from cubehook.api.stats import CubeSums, HourSums, InProgress, NumberCalls, Stats, StatsQuery
 from cubehook.console.analysis import HOUR, Sums, evenly, range_of_days, range_up_to, slots, whole
-from cubehook.console.session import COOKIE
 from cubehook.events import Micros, Outcome, iso
 from tests.console.records import FROM, TO, Records
 from tests.console.support import ADMIN, NASTY, NOW, Browser, Page

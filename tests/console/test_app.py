@@ -12,8 +12,8 @@ from twisted.trial.unittest import TestCase
 from cubehook.api.cubes import CubesPart
 from cubehook.api.errors import ForbiddenError
 from cubehook.api.operations import Caller
+from cubehook.api.session import csrf_token
 from cubehook.console.app import HEADERS
-from cubehook.console.session import csrf_token
 from cubehook.store.errors import StoreError
 from tests.console.cubes import FakeCubes, cube
 from tests.console.support import ADMIN, VIEWER, Browser, Page

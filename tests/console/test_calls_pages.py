@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from twisted.trial.unittest import TestCase
 
-from cubehook.console.session import COOKIE
+from cubehook.api.session import COOKIE
 from cubehook.events import CallState, Direction, MediaStatistics, Outcome, iso
 from cubehook.store.histories import LeftOut
 from tests.console.records import (

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from twisted.trial.unittest import TestCase
 
 from cubehook.api.errors import ConflictError
-from cubehook.console.session import COOKIE
+from cubehook.api.session import COOKIE
 from cubehook.events import iso
 from cubehook.records import DeliveryStatus, ErrorClass
 from tests.console.records import (

@@ -10,9 +10,9 @@ from twisted.trial.unittest import TestCase
 from cubehook import config
 from cubehook.api.cubes import CubesPart
 from cubehook.api.redelivery import RedeliveryPart
+from cubehook.api.session import csrf_token
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.changes import SettingsError
-from cubehook.console.session import csrf_token
 from cubehook.delivery.breaker import State
 from cubehook.events import CallState, NoticeType
 from cubehook.records import Attempt, DeliveryStatus, ErrorClass

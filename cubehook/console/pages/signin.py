@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cubehook.api.session import inner_path, session_secret, set_cookie
 from cubehook.console.desk import Desk
 from cubehook.console.routes import Answer, Visit, page
-from cubehook.console.session import inner_path, session_secret, set_cookie
 
 
 class Pages:
