@@ -14,8 +14,8 @@ from typing import NoReturn
 
 from cubehook.api.errors import ForbiddenError, TooManyRequestsError, UnauthorizedError
 from cubehook.api.operations import Caller
+from cubehook.api.session import csrf_token, from_elsewhere, same_token, session_secret
 from cubehook.api.throttle import Throttle
-from cubehook.console.session import csrf_token, from_elsewhere, same_token, session_secret
 from cubehook.events import Micros
 from cubehook.ids import Ids
 from cubehook.net.site import LimitedRequest
@@ -137,7 +137,7 @@ class Gate:
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
 
-    # What the console needs: see `cubehook.console.session.Doors`
+    # What the console needs: see `cubehook.api.session.Doors`
 
     def must_wait(self, address: str) -> int:
         """Seconds for which an address may not try again, since it failed too often; 0 if it may."""
