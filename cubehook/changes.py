@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class SettingsError(Exception):
@@ -11,6 +14,21 @@ class SettingsError(Exception):
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{key}: {words}" for key, words in problems.items()))
         self.problems = dict(problems)
+
+
+class MissingError(KeyError):
+    """
+    There is no cube or webhook of that id.
+
+    It is a class of its own so that a KeyError out of a bug is not taken for it.
+    """
+
+
+def the(id: str, known: Mapping[str, T]) -> T:
+    """The one of that id among those `known`; MissingError if there is none."""
+    if id not in known:
+        raise MissingError(id)
+    return known[id]
 
 
 class RefusedError(Exception):

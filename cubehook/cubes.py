@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from cubehook import config
 from cubehook.calls.numbers import Numbers
 from cubehook.calls.tracker import Changes, Tracker
-from cubehook.changes import ExistsError, SettingsError
+from cubehook.changes import ExistsError, SettingsError, the
 from cubehook.config_checks import cube_problems
 from cubehook.events import Call, Event, Micros
 from cubehook.ids import Ids
@@ -140,11 +140,11 @@ class Cubes:
 
         A registration is given back and made anew only if the gateway must learn of the change; calls in
         progress go on.  Those of a cube that is disabled are closed, as nobody will tell of their ends.
-        Raises KeyError if there is no such cube, ProvisionedError if the configuration file has it, and
+        Raises MissingError if there is no such cube, ProvisionedError if the configuration file has it, and
         SettingsError.
         """
         async with self._lock(id):
-            old = self._cubes[id]
+            old = the(id, self._cubes)
             new = change(old)
             self._see_that_it_is_ours(id)
             if new == old:
@@ -166,11 +166,11 @@ class Cubes:
         """
         Have a cube no more: unregister, and close its calls as inferred.  What happened stays in the store.
 
-        What `check` raises of the cube is raised, and then nothing is done.  Raises KeyError if there is no
-        such cube, ProvisionedError if the configuration file has it.
+        What `check` raises of the cube is raised, and then nothing is done.  Raises MissingError if there is
+        no such cube, ProvisionedError if the configuration file has it.
         """
         async with self._lock(id):
-            check(self._cubes[id])
+            check(the(id, self._cubes))
             self._see_that_it_is_ours(id)
             await self._store.delete_cube(id)
             if self._closed:
@@ -230,8 +230,8 @@ class Cubes:
         return self._registrars[cube].registration
 
     async def register(self, cube: str) -> Registration:
-        """Register again now, and tell how that went; KeyError if there is no such cube."""
-        return await self._registrars[cube].register()
+        """Register again now, and tell how that went; MissingError if there is no such cube."""
+        return await the(cube, self._registrars).register()
 
     def active(self, cube: str) -> int:
         """How many of a cube's calls are in progress; KeyError if there is no such cube."""

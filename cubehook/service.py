@@ -43,6 +43,7 @@ from cubehook.api.status import StatusPart
 from cubehook.api.trace import TracePart
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Tracker
+from cubehook.changes import the
 from cubehook.console.app import Console
 from cubehook.console.desk import Desk
 from cubehook.cubes import Cubes
@@ -591,15 +592,15 @@ class CubehookService(Service):
         """
         Write what a cube's gateway says and is told to `trace-CUBE.log` for so many minutes; 0 ends that.
 
-        Raises KeyError if there is no such cube, and what `cubehook.operations.trace.Traces.trace` does.
+        Raises MissingError if there is no such cube, and what `cubehook.operations.trace.Traces.trace` does.
         """
         if cube not in self.traces.taps:
-            self.cubes.known[cube]
+            the(cube, self.cubes.known)
         return self.traces.trace(cube, minutes, masked)
 
     def tracing(self, cube: str) -> Tracing:
-        """How a cube's trace stands; KeyError if there is no such cube."""
-        self.cubes.known[cube]
+        """How a cube's trace stands; MissingError if there is no such cube."""
+        the(cube, self.cubes.known)
         return self.traces.status(cube)
 
     def _gauges(self) -> None:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import __version__, config
-from cubehook.changes import ExistsError, RefusedError, SettingsError
+from cubehook.changes import ExistsError, RefusedError, SettingsError, the
 from cubehook.config_checks import webhook_problems
 from cubehook.delivery.deadlines import Alarm
 from cubehook.delivery.dispatcher import Dispatcher, receiver
@@ -227,14 +227,14 @@ class Webhooks:
         Let a webhook be what `change` makes of what it is, and keep it; what that raises is raised.
 
         It is enabled, if it was disabled while in use.  A `secret` takes the place of the one it had, which
-        goes on signing for a while.  Fails with KeyError if there is no such webhook, ProvisionedError if
+        goes on signing for a while.  Fails with MissingError if there is no such webhook, ProvisionedError if
         the configuration file has it, and SettingsError.
         """
         return _whole(self._change(id, change))
 
     async def _change(self, name: str, change: Callable[[config.Webhook], config.Webhook]) -> None:
         async with self._lock(name):
-            old = self._webhooks[name]
+            old = the(name, self._webhooks)
             new = change(old)
             self._see_that_it_is_ours(name)
             if new == old:
@@ -254,13 +254,14 @@ class Webhooks:
         Have a webhook no more: what is pending for it fails, what happened stays in the store.
 
         What `check` raises of it is raised, and then nothing is done.  Attempts under way come to their ends.
-        Fails with KeyError if there is no such webhook, ProvisionedError if the configuration file has it.
+        Fails with MissingError if there is no such webhook, ProvisionedError if the configuration file has
+        it.
         """
         return _whole(self._delete(id, check))
 
     async def _delete(self, name: str, check: Callable[[config.Webhook], None]) -> None:
         async with self._lock(name):
-            check(self._webhooks[name])
+            check(the(name, self._webhooks))
             self._see_that_it_is_ours(name)
             await self._store.delete_webhook(name)
             if self._closed:
@@ -359,13 +360,13 @@ class Webhooks:
         """
         Send again to one that was disabled while in use; nothing happens to one that was not.
 
-        It is tried with one delivery before the rest.  Fails with KeyError if there is no such webhook,
+        It is tried with one delivery before the rest.  Fails with MissingError if there is no such webhook,
         ProvisionedError or RefusedError if its settings disable it.
         """
         return _whole(self._enable(webhook))
 
     async def _enable(self, name: str) -> None:
-        if not self._webhooks[name].enabled:
+        if not the(name, self._webhooks).enabled:
             if name not in self.provisioned:
                 raise RefusedError(f"webhook {name} is disabled by its settings: set its `enabled`")
             raise ProvisionedError(

@@ -198,10 +198,10 @@ class CubesPart:
         return known
 
     def _tagged(self, cube: str) -> Tagged:
-        return Tagged(self._view(cube), settings.tag(self._cubes.known[cube]))
+        return Tagged(self._view(cube), settings.tag(self._known(cube)))
 
     def _view(self, cube: str) -> Cube:
-        known = self._cubes.known[cube]
+        known = self._known(cube)
         return Cube(
             id=cube,
             provisioned=cube in self._cubes.provisioned,

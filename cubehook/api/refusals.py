@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cubehook.api.errors import ConflictError, InvalidError, NotFoundError
-from cubehook.changes import RefusedError, SettingsError
+from cubehook.changes import MissingError, RefusedError, SettingsError
 from cubehook.store.errors import ProvisionedError
 from cubehook.text import printable
 
@@ -20,7 +20,7 @@ def refusals(kind: str, id: str, within: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except KeyError:
+    except MissingError:
         raise NotFoundError(f"There is no {kind} {printable(id)}") from None
     except (RefusedError, ProvisionedError) as error:
         raise ConflictError(str(error)) from None

@@ -9,6 +9,7 @@ import msgspec
 from cubehook.api.errors import NotFoundError, UnavailableError
 from cubehook.api.operations import Caller, operation
 from cubehook.api.views import Time, shown_time
+from cubehook.changes import MissingError
 from cubehook.operations.trace import LONGEST, TraceError, Tracing
 from cubehook.text import printable
 
@@ -65,7 +66,7 @@ class TracePart:
         """
         try:
             return _view(self._tracer.trace(cube, body.minutes, body.masked))
-        except KeyError:
+        except MissingError:
             raise _unknown(cube) from None
         except TraceError as error:
             raise UnavailableError(str(error)) from None
@@ -75,7 +76,7 @@ class TracePart:
         """Whether a cube is traced, until when, and where to."""
         try:
             return _view(self._tracer.tracing(cube))
-        except KeyError:
+        except MissingError:
             raise _unknown(cube) from None
 
 

@@ -235,12 +235,12 @@ class WebhooksPart:
         return known
 
     def _tag(self, webhook: str) -> str:
-        return settings.tag(self._webhooks.known[webhook])
+        return settings.tag(self._known(webhook))
 
     def _view(self, webhook: str) -> views.Webhook:
         webhooks = self._webhooks
         return views.webhook_view(
-            webhooks.known[webhook],
+            self._known(webhook),
             webhooks.status(webhook),
             webhooks.disabled.get(webhook),
             provisioned=webhook in webhooks.provisioned,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection, Table, delete, func, select, update
 
+from cubehook.changes import MissingError
 from cubehook.config import Cube, Webhook
 from cubehook.events import Micros
 from cubehook.records import Trouble
@@ -138,10 +139,14 @@ def put_cube(connection: Connection, cube: Cube) -> None:
 
 
 def delete_cube(connection: Connection, id: str) -> None:
-    """Forget a cube; its history stays.  KeyError if there is none, ProvisionedError if the file has it."""
+    """
+    Forget a cube; its history stays.
+
+    MissingError if there is none, ProvisionedError if the file has it.
+    """
     row = _row_of(connection, cubes, id)
     if row is None:
-        raise KeyError(id)
+        raise MissingError(id)
     _see_that_it_is_ours(row, "cubes")
     connection.execute(delete(cubes).where(cubes.c.id == id))
 
@@ -194,11 +199,11 @@ def delete_webhook(connection: Connection, id: str) -> None:
     """
     Forget a webhook; its history stays, and what is pending for it is for `fail_orphans`.
 
-    KeyError if there is none, ProvisionedError if the file has it.
+    MissingError if there is none, ProvisionedError if the file has it.
     """
     row = _row_of(connection, webhooks, id)
     if row is None:
-        raise KeyError(id)
+        raise MissingError(id)
     _see_that_it_is_ours(row, "webhooks")
     connection.execute(delete(webhooks).where(webhooks.c.id == id))
 
@@ -231,11 +236,12 @@ def rotate(
     """
     Give a webhook a new secret, made here; what it signs with from `at` on.
 
-    Raises KeyError if there is no such webhook, ProvisionedError if the configuration file gives its secret.
+    Raises MissingError if there is no such webhook, ProvisionedError if the configuration file gives its
+    secret.
     """
     row = connection.execute(select(webhooks).where(webhooks.c.id == id)).one_or_none()
     if row is None:
-        raise KeyError(id)
+        raise MissingError(id)
     known = _secrets(row, sealer)
     if known.from_file:
         raise ProvisionedError(

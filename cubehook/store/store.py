@@ -321,7 +321,7 @@ class Store:
         """
         Forget a cube; its history stays.
 
-        Raises KeyError if there is no such cube, ProvisionedError if the configuration file has it.
+        Raises MissingError if there is no such cube, ProvisionedError if the configuration file has it.
         """
         await self._do(partial(delete_cube, id=cube))
 
@@ -351,7 +351,7 @@ class Store:
         """
         Forget a webhook; its history stays, and `fail_orphans` closes what is pending for it.
 
-        Raises KeyError if there is no such webhook, ProvisionedError if the configuration file has it.
+        Raises MissingError if there is no such webhook, ProvisionedError if the configuration file has it.
         """
         await self._do(partial(delete_webhook, id=webhook))
 
@@ -365,7 +365,7 @@ class Store:
         Give `webhook` a new signing secret; what it signs with from `at` on, the new one being `current`.
 
         The former goes on signing for `overlap` seconds, and none of those before it longer than that.
-        Raises KeyError if there is no such webhook, ProvisionedError if the configuration file gives its
+        Raises MissingError if there is no such webhook, ProvisionedError if the configuration file gives its
         secret.
         """
         return await self._do(

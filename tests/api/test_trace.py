@@ -9,6 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from cubehook.api.operations import operations
 from cubehook.api.trace import TracePart
+from cubehook.changes import the
 from cubehook.config import Log
 from cubehook.operations.trace import TraceError, Traces, Tracing
 from tests.api.support import NOW, ApiCase
@@ -31,7 +32,7 @@ class Tracer:
         return self.traces.trace(cube, minutes, masked)
 
     def tracing(self, cube: str) -> Tracing:
-        {"hq": 1}[cube]
+        the(cube, {"hq": 1})
         return self.traces.status(cube)
 
 

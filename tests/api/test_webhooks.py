@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cubehook import config
+from cubehook.changes import MissingError
 from cubehook.delivery.breaker import State
 from cubehook.events import CallState
 from tests.api.support import CRM, NOW, ApiCase, status
@@ -109,6 +110,17 @@ class Webhooks(ApiCase):
             code, found = await self.ask(method, path)
             self.assertEqual((code, found["error"]["code"]), (404, "not_found"))
         self.assertEqual(self.webhooks.asked, [])
+
+    async def test_one_that_goes_meanwhile(self) -> None:
+        self.webhooks.fault = MissingError("crm")
+        code, found = await self.ask("POST", "/webhooks/crm/enable")
+        self.assertEqual((code, found["error"]["message"]), (404, "There is no webhook crm"))
+
+    async def test_a_bug_is_no_missing_webhook(self) -> None:
+        self.webhooks.fault = KeyError("crm")
+        code, found = await self.ask("POST", "/webhooks/crm/enable")
+        self.assertEqual((code, found["error"]["code"]), (500, "internal_error"))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     async def test_a_new_secret(self) -> None:
         code, found = await self.ask("POST", "/webhooks/crm/rotate-secret")
