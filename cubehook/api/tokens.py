@@ -13,7 +13,15 @@ from cubehook.api.views import IdGiven, Limit, Time, shown_time
 from cubehook.config_rules import rule
 from cubehook.events import Micros, iso
 from cubehook.ids import Ids, id_text, parse_id
-from cubehook.store.access import TOKEN, Access, NameTakenError, Role, Token, new_secret
+from cubehook.store.access import (
+    TOKEN,
+    Access,
+    LastAdminError,
+    NameTakenError,
+    Role,
+    Token,
+    new_secret,
+)
 from cubehook.text import printable
 
 _NAME = 100
@@ -111,18 +119,26 @@ class TokensPart:
             raise ConflictError(str(error)) from None
         return TokenMade(**_fields(token), token=secret)
 
-    @operation("DELETE", "/tokens/{token}", result=Nothing, status=204)
+    @operation("DELETE", "/tokens/{token}", result=Nothing, errors=(ConflictError,), status=204)
     async def delete_token(self, caller: Caller, token: str) -> Nothing:
         """
         Remove a token.
 
-        From then on it counts no more, and neither do browser sessions that began with it.
+        From then on it counts no more, and neither do browser sessions that began with it.  The only one of
+        an administrator stays: make another first.
         """
         try:
             number = parse_id(token)
         except ValueError as error:
             raise NotFoundError(f"There is no token of that id: {error}") from None
-        if await self._access.remove_token(number) is None:
+        try:
+            removed = await self._access.remove_token(number)
+        except LastAdminError as error:
+            raise ConflictError(
+                f"{printable(str(error))} is the only token of an administrator: make another first, here or "
+                "by `cubehook token add NAME --role admin` on the service's machine, then remove this one"
+            ) from None
+        if removed is None:
             raise NotFoundError(f"There is no token {printable(token)}")
         return Nothing()
 

@@ -88,6 +88,10 @@ class NameTakenError(Exception):
     """There is a token of that name already."""
 
 
+class LastAdminError(Exception):
+    """It is the only token of an administrator; its text is the token's name."""
+
+
 def new_secret(kind: str, random_bytes: Callable[[int], bytes]) -> str:
     """A new secret of `kind`: `TOKEN`, `SESSION` or `LINK`."""
     return kind + urlsafe_b64encode(random_bytes(_BYTES)).rstrip(b"=").decode("ascii")
@@ -143,9 +147,14 @@ class Access:
         return await self._read(all_tokens)
 
     async def remove_token(self, id: int, entry: Entry | None = None) -> Token | None:
-        """Let a token be none any more, and end the sessions of its name; None if there is none such."""
+        """
+        Let a token be none any more, and end the sessions of its name; None if there is none such.
+
+        LastAdminError, and nothing is done, if nobody could change anything any more after that.
+        """
+        removed = await self._do(partial(remove_token, id=id, entry=entry))
         self._noted.pop(id, None)
-        return await self._do(partial(remove_token, id=id, entry=entry))
+        return removed
 
     async def make_first_admin(self, folder: Path, token: Token, secret: str) -> Path | None:
         """
@@ -258,15 +267,22 @@ def remove_token(connection: Connection, id: int, entry: Entry | None) -> Token 
     row = connection.execute(delete(tokens).where(tokens.c.id == id).returning(*_TOKEN)).one_or_none()
     if row is None:
         return None
+    if row.role == "admin" and not _has_admin(connection):
+        # It is put back with the transaction that this ends.
+        raise LastAdminError(row.name)
     connection.execute(delete(sessions).where(sessions.c.name == row.name))
     if entry is not None:
         keep_entry(connection, entry)
     return Token(**row._mapping)
 
 
+def _has_admin(connection: Connection) -> bool:
+    return bool(connection.scalar(select(exists().where(tokens.c.role == "admin"))))
+
+
 def make_first_admin(connection: Connection, path: Path, token: Token, secret: str) -> bool:
     """See `Access.make_first_admin`; whether it was made."""
-    if connection.scalar(select(exists().where(tokens.c.role == "admin"))):
+    if _has_admin(connection):
         return False
     # The file first: a token that is kept and that nobody has would stand in the way of another.
     try:

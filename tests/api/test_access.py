@@ -178,6 +178,12 @@ class Sessions(AccessCase):
         secret = await self.session()
         _, found = await self.ask(authorization=f"Bearer {self.token}")
         id = found["items"][0]["id"]
+        status, found = await self.ask("DELETE", f"/tokens/{id}", authorization=f"Bearer {self.token}")
+        self.assertEqual((status, found["error"]["code"]), (409, "conflict"))
+        self.assertIn("cubehook token add NAME --role admin", found["error"]["message"])
+        self.assertIsNotNone(await self.gate.session(secret))
+        other = {"name": "other", "role": "admin"}
+        self.assertEqual((await self.ask("POST", body=other, authorization=f"Bearer {self.token}"))[0], 201)
         status, _ = await self.ask("DELETE", f"/tokens/{id}", authorization=f"Bearer {self.token}")
         self.assertEqual(status, 204)
         self.assertIsNone(await self.gate.session(secret))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.trial.unittest import TestCase
 
 from cubehook import __version__, config
@@ -76,6 +77,8 @@ class FakeTokens:
         """One less."""
         if token not in [each.id for each in self.items]:
             raise NotFoundError("there is none")
+        if len(self.items) == 1 and self.items[0].role == "admin":
+            raise ConflictError("make another first")
         self.removed.append(token)
         return Nothing()
 
@@ -189,6 +192,12 @@ class Settings(PagesCase):
         self.assertEqual(self.tokens.removed, ["64YBA8Q03HKZT"])
         page = await self.browser.post("/settings/tokens/64YBA8Q03HKZZ/remove")
         self.assertEqual(page.status, 303)
+
+    async def test_the_last_administrators_token_stays(self) -> None:
+        self.tokens.items = [msgspec.structs.replace(self.tokens.items[0], role="admin")]
+        page = await self.browser.post("/settings/tokens/64YBA8Q03HKZT/remove")
+        self.assertEqual((page.status, self.tokens.removed), (303, []))
+        self.assertIn("make another first", (await self.browser.get("/settings")).text)
 
     async def test_changes(self) -> None:
         self.tokens.changes = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cubehook.store.access import (
     TOKEN,
     USED_EVERY,
     Entry,
+    LastAdminError,
     NameTakenError,
     Session,
     Token,
@@ -106,6 +108,20 @@ class TokenTests(AccessCase):
             await store.access.add_token(self.token(), self.secret(), self.entry())
         self.assertEqual(len(await store.access.tokens()), 1)
         self.assertEqual(await self.recorded(store), [])
+
+    async def test_the_only_one_of_an_administrator_stays(self) -> None:
+        store = await self.opened()
+        first, session = self.token("ann", "admin"), self.secret(SESSION)
+        await store.access.add_token(first, self.secret())
+        await store.access.add_token(self.token("wallboard"), self.secret())
+        await store.access.begin_session(session, self.session("ann"))
+        with self.assertRaises(LastAdminError):
+            await store.access.remove_token(first.id, self.entry("delete_token"))
+        self.assertEqual([each.name for each in await store.access.tokens()], ["wallboard", "ann"])
+        self.assertIsNotNone(await store.access.session(session, NOON))
+        self.assertEqual(await self.recorded(store), [])
+        await store.access.add_token(self.token("bob", "admin"), self.secret())
+        self.assertEqual(await store.access.remove_token(first.id), first)
 
     async def test_one_that_is_removed_lets_nobody_in_nor_do_its_sessions(self) -> None:
         store = await self.opened()
@@ -268,8 +284,9 @@ class FirstAdminTests(AccessCase):
     async def test_one_is_made_anew_once_there_is_no_administrator_left(self) -> None:
         store = await self.opened()
         secret, path = await self.make(store)
-        [token] = await store.access.tokens()
-        await store.access.remove_token(token.id)
+        # Nothing of ours removes the last one.
+        with closing(sqlite3.connect(self.path)) as database, database:
+            database.execute("DELETE FROM tokens")
         # What others may read is not written to.
         assert path is not None
         path.chmod(0o644)

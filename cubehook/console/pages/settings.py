@@ -67,4 +67,6 @@ class Pages:
             await visit.ask("delete_token", token=token)
         except NotFoundError:
             return visit.go("/settings", "That token had been removed before", kind="note")
+        except ConflictError as error:
+            return visit.go("/settings", error.message, kind="failed")
         return visit.go("/settings", "The token is removed, and so are the sessions that began with it")
