@@ -13,7 +13,6 @@ import ctypes
 import gc
 import os
 import random
-import resource
 import sys
 import time
 from collections import defaultdict
@@ -24,14 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
-from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
 
 from cubehook import __version__, config
 from cubehook.api.control import ControlListener
@@ -53,7 +49,7 @@ from cubehook.delivery.redelivery import Redelivery
 from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
 from cubehook.intake import Intake
-from cubehook.net.admission import Admission
+from cubehook.listeners import ListenError, Listeners, allow_many_connections
 from cubehook.net.site import AccessSite
 from cubehook.notices import about_webhook
 from cubehook.operations import rates
@@ -71,12 +67,6 @@ from cubehook.xcc.resource import XccResource
 
 if TYPE_CHECKING:
     from cubehook.operations.manhole.doors import Doors
-
-BACKLOG = 1024
-"""Connections that may wait to be accepted: a gateway may open one for each message, all at once."""
-
-OTHER_FILES = 400
-"""Open files that are no connections of listeners: the database's, logs, connections to receivers."""
 
 SWEEP_SECONDS = 60.0
 """How often orphaned calls are looked for."""
@@ -128,9 +118,6 @@ class CubehookService(Service):
         self.ready: Deferred[None] = Deferred()
         self._starting: Deferred[None] | None = None
         self._failed = False
-        self._ports: list[IListeningPort] = []
-        self._sites: list[AccessSite] = []
-        self._console_urls: list[str] = []
         self._control: ControlListener | None = None
         self._doors: Doors | None = None
         self._loops: list[LoopingCall] = []
@@ -190,6 +177,9 @@ class CubehookService(Service):
             notify=self._notify,
             taps=self.traces.taps,
         )
+        self._listeners = Listeners(
+            reactor, settings.listen, wall_clock, self.logs.access, metrics.rejected.labels("connections").inc
+        )
         self._health = HealthResource(metrics, self.problems)
         self._status = ServiceStatus(settings, metrics, self.problems, wall_clock)
         self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
@@ -202,7 +192,7 @@ class CubehookService(Service):
         """Open the logs and the ports; StartError where that fails."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         _share_one_heap()
-        _allow_many_connections()
+        allow_many_connections()
         # A line for each connection that opens or closes tells nobody anything.
         Factory.noisy = False
         folder = self._settings.state_dir
@@ -214,19 +204,14 @@ class CubehookService(Service):
                 f"cubehook: the state folder {folder} cannot be written ({error.strerror}): make it "
                 "writable for this user, or set another state_dir"
             ) from None
-        listen = self._settings.listen
-        for key, endpoints, root, known in (
-            ("listen.cubes", listen.cubes, self._gateways.resource(), self._gateways.knows),
-            (
-                "listen.console",
-                listen.console,
+        try:
+            self._listeners.open(
+                self._gateways.resource(),
                 self.faces.console(self._health.resource(), self._console.resource()),
-                None,
-            ),
-        ):
-            admission = self._admission(key, known)
-            for endpoint in endpoints:
-                self._listen(key, endpoint, root, admission)
+                self._gateways.knows,
+            )
+        except ListenError as error:
+            raise self._not_listening(error) from None
         self._open_manhole()
 
     def _open_manhole(self) -> None:
@@ -258,62 +243,25 @@ class CubehookService(Service):
             self._close_at_once()
             raise StartError(f"cubehook: cannot open the manhole: {error}") from None
 
-    def _admission(self, key: str, known: Callable[[str], bool] | None) -> Admission:
-        listen = self._settings.listen
-        most = min(listen.max_connections, _connections_of_each())
-        if most < listen.max_connections:
-            self._log.warn(
-                "{key}: {most} connections may be open, not the {wanted} of listen.max_connections, as the "
-                "system lets this process have {files} open files: raise that (LimitNOFILE, ulimit -n)",
-                key=key,
-                most=most,
-                wanted=listen.max_connections,
-                files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            )
-        return Admission(
-            key,
-            most,
-            listen.max_connections_per_address,
-            self._reactor.seconds,
-            known=known,
-            counted=self.metrics.rejected.labels("connections").inc,
-        )
-
-    def _listen(self, key: str, endpoint: str, root: IResource, admission: Admission) -> None:
-        site = AccessSite(root, self.logs.access, wall_clock, self._reactor, admission)
-        port = self._open_port(key, endpoint, site)
-        site.plain = getattr(port, "factory", None) is site
-        # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.
-        if isinstance(port, Port) and "backlog=" not in endpoint:
-            port.socket.listen(BACKLOG)
-        self._ports.append(port)
-        if key == "listen.console":
-            self._console_urls += _urls(port, endpoint)
-        self._sites.append(site)
-
     def _open_port(self, key: str, endpoint: str, factory: IProtocolFactory) -> IListeningPort:
-        outcome: list[IListeningPort | Failure] = []
-        serverFromString(self._reactor, endpoint).listen(factory).addBoth(outcome.append)
-        # Every endpoint that can be written in the configuration listens at once or fails at once.
-        port = outcome[0]
-        if isinstance(port, Failure):
-            reason = getattr(port.value, "socketError", port.value)
-            words = getattr(reason, "strerror", None) or str(reason)
-            self._log.critical(
-                "Cannot listen on {endpoint} ({key}): {words}", endpoint=endpoint, key=key, words=words
-            )
-            self._close_at_once()
-            raise StartError(
-                f"cubehook: cannot listen on {endpoint} ({key}): {words}. Is it running already, or does "
-                "another program use the port?"
-            )
-        self._log.info("Listening on {address} ({key})", address=_address(port), key=key)
-        return port
+        try:
+            return self._listeners.port(key, endpoint, factory)
+        except ListenError as error:
+            raise self._not_listening(error) from None
+
+    def _not_listening(self, error: ListenError) -> StartError:
+        self._log.critical(
+            "Cannot listen on {endpoint} ({key}): {words}",
+            endpoint=error.endpoint,
+            key=error.key,
+            words=error.words,
+        )
+        self._close_at_once()
+        return StartError(f"cubehook: {error}")
 
     def _close_at_once(self) -> None:
         """Before the reactor runs, let go of what was opened."""
-        for opened in self._ports:
-            opened.stopListening()
+        self._listeners.close_at_once()
         self.logs.close()
 
     def startService(self) -> None:
@@ -372,7 +320,7 @@ class CubehookService(Service):
             return
         path, code = made
         self._log.info("The first administrator's token for the API and the console is in {path}", path=path)
-        for url in self._console_urls[:1]:
+        for url in self._listeners.console_urls()[:1]:
             self._log.info(
                 "Sign in, once and within a day, by opening {url}/sign-in?code={code}", url=url, code=code
             )
@@ -461,12 +409,10 @@ class CubehookService(Service):
             await self._doors.close()
         # A gateway that knows that we go sends nothing more that could be refused.
         await self.cubes.stop()
-        for port in self._ports:
-            await _maybe(port.stopListening())
+        await self._listeners.close()
         # What came on a kept-open connection after the store has closed would be answered and lost.
         self.faces.stop()
-        for site in self._sites:
-            site.close_connections()
+        self._listeners.close_connections()
         if self._control is not None:
             await self._control.close()
         await self.intake.settled()
@@ -644,29 +590,6 @@ class CubehookService(Service):
         )
 
 
-def _address(port: IListeningPort) -> str:
-    host: Any = port.getHost()
-    if hasattr(host, "port"):
-        return f"{host.host}:{host.port}"
-    return str(getattr(host, "name", host))
-
-
-def _urls(port: IListeningPort, endpoint: str) -> list[str]:
-    """How a browser on this machine gets there; empty if it cannot, as through a unix socket."""
-    host: Any = port.getHost()
-    address = getattr(host, "host", None)
-    if address is None:
-        return []
-    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
-    name = loopback.get(address, f"[{address}]" if ":" in address else address)
-    return [f"{'https' if endpoint.startswith('ssl:') else 'http'}://{name}:{host.port}"]
-
-
-async def _maybe(result: Deferred[Any] | None) -> None:
-    if result is not None:
-        await result
-
-
 def _share_one_heap() -> None:
     """
     Let all threads allocate from one heap.
@@ -676,20 +599,6 @@ def _share_one_heap() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
-def _allow_many_connections() -> None:
-    """Use as many file descriptors as the system lets us: it hands out few for the sake of old programs."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS names a limit that it does not grant.
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _connections_of_each() -> int:
-    """How many connections each group of listeners may have, as far as open files go."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, (files - OTHER_FILES) // 2) if files != resource.RLIM_INFINITY else sys.maxsize
 
 
 def _return_memory() -> None:

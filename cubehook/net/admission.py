@@ -72,11 +72,9 @@ class Admission:
         counted: Callable[[], object] = lambda: None,
     ) -> None:
         self._name = name
-        self._most = most
-        self._most_of_address = most_of_address
-        self._most_strangers = most if known is None else most - most // RESERVED
         self._seconds = seconds
         self._known = known
+        self.limit(most, most_of_address)
         self._counted = counted
         self.connections = 0
         self._strangers = 0
@@ -87,6 +85,12 @@ class Admission:
         self._second = self._gave_way = 0
         self._untold = 0
         self._tell_at = 0.0
+
+    def limit(self, most: int, most_of_address: int) -> None:
+        """Let in so many from now on; those that are in stay."""
+        self._most = most
+        self._most_of_address = most_of_address
+        self._most_strangers = most if self._known is None else most - most // RESERVED
 
     def let_in(self, peer: IAddress | None) -> Place | None:
         """A place for a connection from `peer`; None if there is none."""

@@ -273,6 +273,11 @@ class AccessSite(Site):
             address=getattr(channel.getPeer(), "host", "-"),
         )
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a port brings it connections, or any are open."""
+        return bool(self.numPorts or self._channels)
+
     def close_connections(self) -> None:
         """Close what is open: a connection that waits for its answer after that, others at once."""
         for channel in list(self._channels):

@@ -1,0 +1,274 @@
+"""The ports that gateways, browsers and programs call: opened, moved and closed."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.tcp import Port
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+
+from cubehook.config import Listen
+from cubehook.config_rules import endpoint_parts
+from cubehook.events import Micros
+from cubehook.net.admission import Admission
+from cubehook.net.site import AccessSite, LimitedRequest
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a gateway may open one for each message, all at once."""
+
+OTHER_FILES = 400
+"""Open files that are no connections of listeners: the database's, logs, connections to receivers."""
+
+CONSOLE = "listen.console"
+CUBES = "listen.cubes"
+
+_log = Logger()
+
+
+class ListenError(Exception):
+    """An endpoint, that of `key`, cannot be listened on; the text says which, why, and what to do."""
+
+    def __init__(self, key: str, endpoint: str, words: str) -> None:
+        super().__init__(
+            f"cannot listen on {endpoint} ({key}): {words}. Is it running already, or does another program "
+            "use the port?"
+        )
+        self.key = key
+        self.endpoint = endpoint
+        self.words = words
+
+
+class _Group:
+    """The endpoints of one key, which serve the same and count their connections together."""
+
+    def __init__(self, key: str, root: IResource, admission: Admission) -> None:
+        self.key = key
+        self.root = root
+        self.admission = admission
+        self.open: dict[str, IListeningPort] = {}
+
+
+class Listeners:
+    """
+    Everything of `[listen]`, as `listen` has it until it is changed.
+
+    `access` hears of every finished request, `counted` of every connection that was refused.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        listen: Listen,
+        now: Callable[[], Micros],
+        access: Callable[[LimitedRequest], None],
+        counted: Callable[[], object],
+    ) -> None:
+        self._reactor = reactor
+        self._listen = listen
+        self._now = now
+        self._access = access
+        self._counted = counted
+        self._groups: list[_Group] = []
+        self._sites: list[AccessSite] = []
+
+    # Opening
+
+    def open(self, cubes: IResource, console: IResource, known: Callable[[str], bool]) -> None:
+        """
+        Serve `cubes` to gateways and `console` to browsers and programs.
+
+        Addresses that are `known` find places among the gateways' connections.  Raises ListenError; what
+        was opened until then is for `close_at_once`.
+        """
+        listen = self._listen
+        for key, root, who in ((CUBES, cubes, known), (CONSOLE, console, None)):
+            admission = Admission(
+                key,
+                _most_connections(key, listen),
+                listen.max_connections_per_address,
+                self._reactor.seconds,
+                known=who,
+                counted=self._counted,
+            )
+            group = _Group(key, root, admission)
+            self._groups.append(group)
+            for endpoint in _endpoints(key, listen):
+                self._open(group, endpoint)
+
+    def _open(self, group: _Group, endpoint: str) -> None:
+        site = AccessSite(group.root, self._access, self._now, self._reactor, group.admission)
+        port = self.port(group.key, endpoint, site)
+        site.plain = getattr(port, "factory", None) is site
+        # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.
+        if isinstance(port, Port) and "backlog=" not in endpoint:
+            port.socket.listen(BACKLOG)
+        group.open[endpoint] = port
+        self._sites.append(site)
+
+    def port(self, key: str, endpoint: str, factory: IProtocolFactory) -> IListeningPort:
+        """A port for somebody else's use; ListenError if there can be none."""
+        outcome: list[IListeningPort | Failure] = []
+        serverFromString(self._reactor, endpoint).listen(factory).addBoth(outcome.append)
+        # Every endpoint that can be written in the configuration listens at once or fails at once.
+        port = outcome[0]
+        if isinstance(port, Failure):
+            reason = getattr(port.value, "socketError", port.value)
+            raise ListenError(key, endpoint, getattr(reason, "strerror", None) or str(reason))
+        _log.info("Listening on {address} ({key})", address=_address(port), key=key)
+        return port
+
+    def console_urls(self) -> list[str]:
+        """How a browser on this machine gets to the console."""
+        return [
+            url
+            for group in self._groups
+            if group.key == CONSOLE
+            for endpoint, port in group.open.items()
+            for url in _urls(port, endpoint)
+        ]
+
+    # Changing
+
+    async def change(self, listen: Listen) -> None:
+        """
+        Listen as `listen` says; connections that are open stay so.
+
+        Raises ListenError, and then everything is as it was.
+        """
+        wanted = {group.key: _endpoints(group.key, listen) for group in self._groups}
+        new = [
+            (group, each) for group in self._groups for each in wanted[group.key] if each not in group.open
+        ]
+        gone = [
+            (group, each) for group in self._groups for each in group.open if each not in wanted[group.key]
+        ]
+        opened: list[tuple[_Group, str]] = []
+        made_room: list[tuple[_Group, str]] = []
+        try:
+            for group, endpoint in new:
+                in_the_way = [each for each in gone if _same_place(endpoint, each[1])]
+                for each in in_the_way:
+                    gone.remove(each)
+                    await self._close(*each)
+                    made_room.append(each)
+                self._open(group, endpoint)
+                opened.append((group, endpoint))
+        except ListenError:
+            for each in opened:
+                await self._close(*each)
+            for group, endpoint in made_room:
+                self._open_again(group, endpoint)
+            raise
+        for each in gone:
+            await self._close(*each)
+        for group in self._groups:
+            group.open = {endpoint: group.open[endpoint] for endpoint in wanted[group.key]}
+            group.admission.limit(_most_connections(group.key, listen), listen.max_connections_per_address)
+        self._listen = listen
+        self._sites = [site for site in self._sites if site.in_use]
+
+    def _open_again(self, group: _Group, endpoint: str) -> None:
+        try:
+            self._open(group, endpoint)
+        except ListenError as error:
+            _log.critical("{error} It was open until now, and stays closed until a reload", error=str(error))
+
+    async def _close(self, group: _Group, endpoint: str) -> None:
+        port = group.open.pop(endpoint)
+        address = _address(port)
+        await _stopped(port)
+        _log.info("Listening on {address} no more ({key})", address=address, key=group.key)
+
+    # Closing
+
+    async def close(self) -> None:
+        """Let in nobody else."""
+        for group in self._groups:
+            ports, group.open = list(group.open.values()), {}
+            for port in ports:
+                await _stopped(port)
+
+    def close_connections(self) -> None:
+        """Close what is open: a connection that waits for its answer after that, others at once."""
+        for site in self._sites:
+            site.close_connections()
+
+    def close_at_once(self) -> None:
+        """Before the reactor runs, let go of what was opened."""
+        for group in self._groups:
+            for port in group.open.values():
+                port.stopListening()
+            group.open = {}
+
+
+def allow_many_connections() -> None:
+    """Use as many file descriptors as the system lets us: it hands out few for the sake of old programs."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS names a limit that it does not grant.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _endpoints(key: str, listen: Listen) -> tuple[str, ...]:
+    return listen.cubes if key == CUBES else listen.console
+
+
+def _most_connections(key: str, listen: Listen) -> int:
+    """How many connections the listeners of `key` may have, as far as open files go."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    each = max(8, (files - OTHER_FILES) // 2) if files != resource.RLIM_INFINITY else sys.maxsize
+    most = min(listen.max_connections, each)
+    if most < listen.max_connections:
+        _log.warn(
+            "{key}: {most} connections may be open, not the {wanted} of listen.max_connections, as the "
+            "system lets this process have {files} open files: raise that (LimitNOFILE, ulimit -n)",
+            key=key,
+            most=most,
+            wanted=listen.max_connections,
+            files=files,
+        )
+    return most
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two endpoints may want the same port or socket, so that they cannot both be open."""
+    places = []
+    for text in (one, other):
+        kind, arguments = endpoint_parts(text)
+        places.append(
+            ("unix", arguments.get("address")) if kind == "unix" else ("port", arguments.get("port"))
+        )
+    return places[0] == places[1] and places[0][1] is not None
+
+
+def _address(port: IListeningPort) -> str:
+    host: Any = port.getHost()
+    if hasattr(host, "port"):
+        return f"{host.host}:{host.port}"
+    return str(getattr(host, "name", host))
+
+
+def _urls(port: IListeningPort, endpoint: str) -> list[str]:
+    """How a browser on this machine gets there; empty if it cannot, as through a unix socket."""
+    host: Any = port.getHost()
+    address = getattr(host, "host", None)
+    if address is None:
+        return []
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+    name = loopback.get(address, f"[{address}]" if ":" in address else address)
+    return [f"{'https' if endpoint.startswith('ssl:') else 'http'}://{name}:{host.port}"]
+
+
+async def _stopped(port: IListeningPort) -> None:
+    result: Deferred[Any] | None = port.stopListening()
+    if result is not None:
+        await result
