@@ -38,6 +38,7 @@ from cubehook.text import printable
 from cubehook.transports.context import TransportContext
 from cubehook.transports.discreet import Discreet, Mask
 from cubehook.transports.registry import check_webhook, create, find_transports
+from cubehook.transports.unmade import Unmade
 
 LOOK_AGAIN: Micros = 600_000_000
 """How long the end of an overlap is slept for at most: the clock may be set, or the machine sleep."""
@@ -90,6 +91,8 @@ class Webhooks:
         self._plugins: dict[str, ITransportPlugin] = {}
         self._webhooks: dict[str, config.Webhook] = {}
         self._disabled: dict[str, str] = {}
+        self._unmade: set[str] = set()
+        """Those whose transports cannot be made: they are sent nothing, and events are kept for them."""
         self._secrets: dict[str, SigningSecrets] = {}
         self._signing: dict[str, tuple[str, ...]] = {}
         self._alarm = Alarm(reactor, now, self._look_at_overlaps)
@@ -100,7 +103,7 @@ class Webhooks:
         """Why webhooks are disabled that were in use."""
 
     def open(self, provisioned: Provisioned, pending: Mapping[str, int]) -> None:
-        """Deliver to all there are; one whose transport cannot be made is left out, loudly."""
+        """Deliver to all there are, once the dispatcher starts."""
         self._plugins, problems = find_transports()
         for problem in problems:
             self._log.error("A transport plugin is left out: {problem}", problem=problem)
@@ -114,16 +117,13 @@ class Webhooks:
                     webhook=name,
                     reason=printable(disabled),
                 )
-            try:
-                self.add(
-                    webhook,
-                    provisioned.secrets[name],
-                    pending=pending.get(name, 0),
-                    trouble=provisioned.troubles.get(name),
-                    disabled=disabled,
-                )
-            except ValueError as error:
-                self._log.critical("{error}; its events wait until that is mended", error=str(error))
+            self.add(
+                webhook,
+                provisioned.secrets[name],
+                pending=pending.get(name, 0),
+                trouble=provisioned.troubles.get(name),
+                disabled=disabled,
+            )
 
     def close(self) -> None:
         """Change nothing more; the dispatcher is somebody else's to stop."""
@@ -146,14 +146,15 @@ class Webhooks:
         """
         Deliver to `webhook`, unless it was `disabled`; `pending` and `trouble` are those of `Dispatcher.add`.
 
-        Raises ValueError, for a person, if its transport cannot be made or there is one of that id.
+        One whose transport cannot be made is sent nothing, as its status tells; its events wait.  Raises
+        ValueError, for a person, if there is one of that id.
         """
         name = webhook.id
         if name in self._webhooks:
             raise ValueError(f"there is a webhook {name} already")
         sent = webhook if disabled is None else msgspec.structs.replace(webhook, enabled=False)
         signing = secrets.active(self._now())
-        self._dispatcher.add(sent, self._transport(sent, signing), pending, trouble)
+        self._dispatcher.add(sent, self._transport_or_none(sent, signing), pending, trouble)
         self._webhooks[name] = webhook
         self._secrets[name] = secrets
         self._signing[name] = signing
@@ -173,7 +174,7 @@ class Webhooks:
 
         It is enabled, if it was disabled while in use, and then held back as `trouble` tells.  It is signed
         with its `secrets`, if these changed.  KeyError if there is none of that id; ValueError if its
-        transport cannot be made, and then nothing changes.
+        transport cannot be made, and then nothing changes, unless that could not be made before either.
         """
         name = webhook.id
         secrets = secrets or self._secrets[name]
@@ -191,6 +192,7 @@ class Webhooks:
         for known in (self._webhooks, self._secrets, self._signing):
             del known[webhook]
         self._disabled.pop(webhook, None)
+        self._unmade.discard(webhook)
         self._changed()
         return removed
 
@@ -239,7 +241,9 @@ class Webhooks:
             self._see_that_it_is_ours(name)
             if new == old:
                 return
-            self.check(new, old)
+            # What cannot be sent to can be paused all the same, or have another name.
+            bare = name in self._unmade and receiver(new) == receiver(old)
+            self._check(new, old, with_transport=not bare)
             kept = await self._put(new, same_receiver=receiver(new) == receiver(old))
             if self._closed or name not in self._webhooks:
                 return
@@ -288,9 +292,17 @@ class Webhooks:
 
         Cubes that it named `before` need not be there any more.
         """
+        self._check(webhook, before)
+
+    def _check(
+        self, webhook: config.Webhook, before: config.Webhook | None, *, with_transport: bool = True
+    ) -> None:
+        def of_transport(each: config.Webhook) -> list[tuple[str, str]]:
+            return check_webhook(each, self._plugins) if with_transport else []
+
         cubes = {*self._cubes(), *(before.cubes if before else ())}
-        problems = webhook_problems(webhook, cubes, lambda each: check_webhook(each, self._plugins))
-        if not problems:
+        problems = webhook_problems(webhook, cubes, of_transport)
+        if not problems and with_transport:
             try:
                 # What a file that it names lacks shows only now.
                 self._transport(webhook, (webhook.secret or new_secret(os.urandom),))
@@ -358,10 +370,11 @@ class Webhooks:
 
     def enable(self, webhook: str) -> Deferred[None]:
         """
-        Send again to one that was disabled while in use; nothing happens to one that was not.
+        Send again to one that was disabled while in use, or whose transport can be made by now.
 
-        It is tried with one delivery before the rest.  Fails with MissingError if there is no such webhook,
-        ProvisionedError or RefusedError if its settings disable it.
+        Nothing happens to others.  What was disabled is tried with one delivery before the rest.  Fails with
+        MissingError if there is no such webhook, ProvisionedError or RefusedError if its settings disable it,
+        RefusedError if its transport cannot be made.
         """
         return _whole(self._enable(webhook))
 
@@ -373,13 +386,17 @@ class Webhooks:
                 f"webhook {name} is disabled by its settings: set webhooks.{name}.enabled in the "
                 "configuration file, and start again"
             )
-        if name not in self._disabled:
+        if name not in self._disabled and name not in self._unmade:
             return
+        try:
+            self._transport(self._webhooks[name], self._secrets[name].active(self._now()))
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
         trouble = await self._store.enable_webhook(name)
-        if self._closed or name not in self._disabled:
+        if self._closed or name not in self._webhooks:
             return
         _ = self._deliver_to(self._webhooks[name], self._secrets[name], trouble)
-        del self._disabled[name]
+        self._disabled.pop(name, None)
         self._changed()
         self._log.info("Webhook {webhook} is enabled again", webhook=name)
 
@@ -444,9 +461,19 @@ class Webhooks:
         self, webhook: config.Webhook, secrets: SigningSecrets, trouble: Trouble | None = None
     ) -> Deferred[None]:
         signing = secrets.active(self._now())
-        replaced = self._dispatcher.replace(webhook, self._transport(webhook, signing), trouble=trouble)
+        make = self._transport_or_none if webhook.id in self._unmade else self._transport
+        replaced = self._dispatcher.replace(webhook, make(webhook, signing), trouble=trouble)
         self._signing[webhook.id] = signing
         return replaced
+
+    def _transport_or_none(self, webhook: config.Webhook, signing: tuple[str, ...]) -> ITransport:
+        """A webhook's transport, or what stands in for it."""
+        self._unmade.discard(webhook.id)
+        try:
+            return self._transport(webhook, signing)
+        except ValueError as error:
+            self._unmade.add(webhook.id)
+            return Unmade(str(error).removeprefix(f"webhook {webhook.id}: "))
 
     def _transport(self, webhook: config.Webhook, signing: tuple[str, ...]) -> ITransport:
         settings = self._settings

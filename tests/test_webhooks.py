@@ -16,14 +16,14 @@ from zope.interface import implementer
 
 from cubehook import config
 from cubehook import webhooks as webhooks_module
-from cubehook.changes import RefusedError
+from cubehook.changes import RefusedError, SettingsError
 from cubehook.delivery.signing import decode_secret, sign
 from cubehook.events import CallState, Micros
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
 from cubehook.records import DeliveryStatus, Trouble
 from cubehook.rotation import SigningSecrets
 from cubehook.store.errors import ProvisionedError
-from cubehook.store.provisioning import Provisioned
+from cubehook.store.provisioning import KeptWebhook, Provisioned
 from cubehook.webhooks import Webhooks
 from tests.delivery.fakes import Desk, MemoryStore
 
@@ -106,8 +106,20 @@ class SecretStore(MemoryStore):
         return self.secrets[webhook]
 
     async def enable_webhook(self, webhook: str) -> Trouble | None:
-        del self.disabled[webhook]
+        self.disabled.pop(webhook, None)
         return self.troubles.get(webhook)
+
+    async def put_webhook(
+        self, webhook: config.Webhook, *, at: Micros, overlap: float, same_receiver: bool = False
+    ) -> KeptWebhook:
+        new = webhook.id not in self.secrets
+        return KeptWebhook(self.secrets.setdefault(webhook.id, SigningSecrets(current=A)), None, new)
+
+    async def delete_webhook(self, webhook: str) -> None:
+        del self.secrets[webhook]
+
+    async def fail_orphans(self) -> None:
+        pass
 
 
 class WebhooksCase(SynchronousTestCase):
@@ -368,7 +380,72 @@ class ChangeTests(WebhooksCase):
 
     def test_one_that_cannot_be_made_at_the_start_leaves_the_others(self) -> None:
         webhooks = self.opened(config.Webhook(id="bad", transport="absent"), CRM)
-        self.assertEqual(list(webhooks.known), ["crm"])
         self.assertEqual(self.signers(), {A})
         # Its secret can be rotated all the same.
         self.assertEqual(self.successResultOf(webhooks.rotate_secret("bad"))[0], B)
+
+
+class UnmadeTests(WebhooksCase):
+    """Webhooks whose transports cannot be made."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.plugin.broken = True
+        self.webhooks = self.opened(CRM, pending={"crm": 3})
+
+    def test_it_is_there_and_says_why_nothing_is_sent(self) -> None:
+        self.assertEqual(dict(self.webhooks.known), {"crm": CRM})
+        status = self.webhooks.status("crm")
+        self.assertEqual((status.enabled, status.pending), (True, 3))
+        self.assertIn("options.ca_file is gone", status.problem or "")
+        self.assertNotIn("webhook crm", status.problem or "")
+
+    def test_its_events_wait_until_it_is_mended(self) -> None:
+        [delivery] = self.desk.calls(1)
+        self.assertEqual(self.webhooks.status("crm").pending, 4)
+        failure = self.failureResultOf(self.webhooks.enable("crm"), RefusedError)
+        self.assertIn("options.ca_file is gone", str(failure.value))
+        self.plugin.broken = False
+        self.successResultOf(self.webhooks.enable("crm"))
+        self.desk.advance(1)
+        self.assertEqual(self.store.status(delivery), DeliveryStatus.DELIVERED)
+        self.assertIsNone(self.webhooks.status("crm").problem)
+        # From here on it is like any other.
+        self.plugin.broken = True
+        with self.assertRaises(ValueError):
+            _ = self.webhooks.replace(msgspec.structs.replace(CRM, name="x"))
+
+    def change(self, **values: Any) -> Any:
+        return self.webhooks.change("crm", lambda old: msgspec.structs.replace(old, **values))
+
+    def test_it_can_be_paused_and_renamed_but_not_be_given_what_does_not_work(self) -> None:
+        self.successResultOf(self.change(enabled=False, name="Other"))
+        self.assertEqual(self.webhooks.known["crm"].name, "Other")
+        self.assertEqual(self.desk.calls(1), [])
+        failure = self.failureResultOf(self.change(url="https://x.example/"), SettingsError)
+        self.assertIn("options.ca_file is gone", failure.value.problems["transport"])
+        self.successResultOf(self.change(enabled=True))
+        self.assertIn("options.ca_file is gone", self.webhooks.status("crm").problem or "")
+        self.plugin.broken = False
+        self.successResultOf(self.change(url="https://x.example/"))
+        self.assertEqual(self.signers(), {A})
+
+    def test_a_test_of_it_tells_what_is_wrong(self) -> None:
+        with self.assertRaises(SettingsError):
+            _ = self.webhooks.try_out(CRM, CallState.ALERTING)
+
+    def test_a_rotated_secret_is_used_once_it_is_mended(self) -> None:
+        self.successResultOf(self.webhooks.rotate_secret("crm"))
+        self.plugin.broken = False
+        self.successResultOf(self.webhooks.enable("crm"))
+        self.desk.advance(1)
+        self.assertEqual(self.signers(), {A, B})
+
+    def test_it_is_removed(self) -> None:
+        self.successResultOf(self.webhooks.delete("crm"))
+        self.assertEqual(dict(self.webhooks.known), {})
+        self.plugin.broken = False
+        self.successResultOf(self.webhooks.create(CRM))
+        self.plugin.broken = True
+        with self.assertRaises(ValueError):
+            _ = self.webhooks.replace(msgspec.structs.replace(CRM, name="x"))

@@ -216,7 +216,8 @@ class WebhooksPart:
         """
         Send again to a webhook that was disabled because its receiver wanted that or failed for days.
 
-        What is pending for it is sent first.
+        What is pending for it is sent first.  So is it with one whose transport could not be made (`problem`
+        says why), once that is mended.
         """
         self._known(webhook)
         with refusals("webhook", webhook):

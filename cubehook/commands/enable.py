@@ -16,7 +16,7 @@ def enable(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="cubehook enable",
         description="Send again to a webhook that was disabled because its receiver answered 410 or failed "
-        "for days, beginning with what is pending for it.",
+        "for days, or whose transport could not be made before, beginning with what is pending for it.",
     )
     parser.add_argument("webhook", metavar="WEBHOOK", help="the webhook's id")
     place.add_arguments(parser)
@@ -24,7 +24,8 @@ def enable(argv: Sequence[str]) -> int:
 
     def work(service: Control) -> int:
         path = f"/webhooks/{quote(arguments.webhook, safe='')}"
-        reason = service.get(path)["disabled_reason"]
+        before = service.get(path)
+        reason = before["disabled_reason"] or before["problem"]
         webhook = service.post(f"{path}/enable")
         if arguments.json:
             place.print_json(webhook)
@@ -32,7 +33,7 @@ def enable(argv: Sequence[str]) -> int:
         if reason is None:
             print(f"Webhook {webhook['id']} was not disabled.")
         else:
-            print(f"Webhook {webhook['id']} is enabled.  It had been disabled: {printable(reason)}")
+            print(f"Webhook {webhook['id']} is enabled.  It had been sent nothing: {printable(reason)}")
         count = webhook["pending"]
         print("1 delivery is pending." if count == 1 else f"{count:,} deliveries are pending.")
         if webhook["held_until"] is not None:

@@ -145,7 +145,7 @@ class Fields:
             "notices": self.notices,
             "headers": {header.name: header.value for header in self.headers},
             "encoding": self.encoding,
-            "options": given(transport, form) if transport is not None else {},
+            "options": {} if transport is None else given(transport, form),
             "timeout": _value(self.timeout),
             "retry": _list(self.retry),
             "jitter": _share(self.jitter),
@@ -154,6 +154,9 @@ class Fields:
             "expire": {state: _value(text) for state, text in self.expire.items() if text},
             **self._payload(),
         }
+        if transport is None:
+            # It is not installed, so that the form has no fields for them: they stay as they are.
+            del body["options"]
         if new:
             body["id"] = self.id
             if self.secret:

@@ -145,15 +145,20 @@ class Lanes:
                 raise
             except Exception as error:
                 self._problem = f"its transport did not start: {error}"
-                hopeless = isinstance(error, ValueError)
+                if isinstance(error, ValueError):
+                    self._log.error(
+                        "Webhook {webhook} is sent nothing: its transport did not start: {why}; deliveries "
+                        "stay pending until its settings are changed",
+                        webhook=self.webhook.id,
+                        why=printable(str(error)),
+                    )
+                    return
                 self._log.failure(
                     "Webhook {webhook} is sent nothing: its transport did not start; deliveries stay "
-                    "pending; {next}",
+                    "pending; next try in {wait:g} s",
                     webhook=self.webhook.id,
-                    next="its settings must be changed" if hopeless else f"next try in {wait:g} s",
+                    wait=wait,
                 )
-                if hopeless:
-                    return
             await deferLater(self._means.reactor, wait)
             wait = min(2.0 * wait, _LONGEST_START_AGAIN)
         if self._closing:

@@ -158,7 +158,10 @@ def create(
     """
     plugin = plugins.get(webhook.transport)
     if plugin is None:
-        raise ValueError(f"webhook {webhook.id}: the transport {webhook.transport!r} is not installed")
+        raise ValueError(
+            f"webhook {webhook.id}: the transport {webhook.transport!r} is not installed: install what "
+            "has it and start again, or choose another"
+        )
     try:
         transport = plugin.create(webhook, _options(webhook, plugin), context)
         verifyObject(ITransport, transport)

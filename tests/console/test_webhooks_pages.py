@@ -328,6 +328,24 @@ class Changing(WebhooksCase):
         await self.browser.post("/webhooks/crm/resume")
         self.assertTrue(self.webhooks.known["crm"].enabled)
 
+    async def test_one_whose_transport_is_not_installed_any_more(self) -> None:
+        self.be(transport="absent", options={"topic": "calls"}, url="absent://bus")
+        why = "its transport did not start: the transport 'absent' is not installed"
+        self.webhooks.statuses["crm"] = status(problem=why)
+        self.assertIn(why, (await self.browser.get("/webhooks")).text)
+        page = await self.browser.get("/webhooks/crm")
+        self.assertIn(why, page.text)
+        again = await self.browser.post(page.find("//form[contains(@action, '/enable')]").get("action"))
+        self.assertEqual((again.status, self.webhooks.asked), (303, [("enable", "crm")]))
+        form = await self.browser.get("/webhooks/crm/edit")
+        sent = dict(self.form(form))
+        self.assertEqual(sent["transport"], "absent")
+        page = await self.browser.post("/webhooks/crm/edit", [*(sent | {"name": "Other"}).items()])
+        self.assertEqual(page.status, 303)
+        known = self.webhooks.known["crm"]
+        self.assertEqual((known.name, known.transport), ("Other", "absent"))
+        self.assertEqual(known.options, {"topic": "calls"})
+
     async def test_enabled_again_with_the_reason_shown(self) -> None:
         self.webhooks.disabled["crm"] = "its receiver answered 410 Gone"
         page = await self.browser.get("/webhooks/crm")

@@ -154,7 +154,7 @@ class Pages:
                 for key, words in problems.items()
                 if not (_first(key) in SHOWN or key.removeprefix("options.") in known)
             },
-            transports=list(transports.values()),
+            transports=[*transports.values(), *_absent(transports, fields.transport)],
             cubes=_cubes(cubes.items, fields.cubes),
             preview=await preview_of(visit, body),
             states=STATES,
@@ -219,10 +219,13 @@ class Pages:
 
     @page("POST", "/webhooks/<webhook>/enable")
     async def enable(self, visit: Visit, webhook: str) -> Answer:
+        before = await visit.ask("get_webhook", webhook=webhook)
         try:
             await visit.ask("enable_webhook", webhook=webhook)
         except ConflictError as error:
             return visit.go(_path(webhook), error.message, kind="failed")
+        if before.disabled_reason is None:
+            return visit.go(_path(webhook), "Its transport is tried again", kind="note")
         return visit.go(_path(webhook), "It is sent to again, beginning with one delivery as a trial")
 
     @page("POST", "/webhooks/<webhook>/pause")
@@ -287,6 +290,11 @@ def _open(transports: Mapping[str, Transport], fields: Fields, problems: Mapping
     if any(fields.options.values()) or any(key.startswith("options") for key in problems):
         found.add(fields.transport)
     return found
+
+
+def _absent(transports: Mapping[str, Transport], name: str) -> list[Transport]:
+    """The webhook's transport, if it is not installed: else the form would choose another by itself."""
+    return [] if name in transports else [Transport(name, "it is not installed now", "", ())]
 
 
 def _cubes(known: Any, chosen: list[str]) -> list[tuple[str, str, str]]:
