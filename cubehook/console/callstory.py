@@ -54,8 +54,8 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True):
     stretches: list[Stretch]
     end: str | None
     """Why it ended, if the gateway told."""
-    media: str | None
-    """How its media went, if the gateway told."""
+    media: list[str]
+    """How its media went, as far as the gateway told."""
     going: bool
     words: str
     """The same as the line shows, for who cannot see it."""
@@ -76,6 +76,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     what: Any = None
     """The event, or the attempt."""
     delivery: Any = None
+    why: str | None = None
+    """What went wrong with the attempt, if its look does not say that already."""
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,9 +178,9 @@ def _leg(leg: Any, name: str, begin: Micros, end: Micros) -> Leg:
     )
 
 
-def _media(media: Any) -> str | None:
+def _media(media: Any) -> list[str]:
     if media is None:
-        return None
+        return []
     known = (
         (media.packets_lost, "lost", "packet"),
         (media.packets_received, "received", "packet"),
@@ -187,7 +189,7 @@ def _media(media: Any) -> str | None:
     words = [f"{verb} {plural(count, what)}" for count, verb, what in known if count is not None]
     if media.round_trip_ms is not None:
         words.append(f"round trip {media.round_trip_ms:,} ms")
-    return ", ".join(words) or None
+    return words
 
 
 def _told(notification: Any, begin: Micros, letters: Mapping[str, str]) -> Entry:
@@ -235,6 +237,7 @@ def _event_title(event: Any) -> str:
 def _attempt(delivery: Any, attempt: Any, begin: Micros, names: Mapping[str, str]) -> Entry:
     at = micros(attempt.started_at)
     name = names.get(delivery.webhook, delivery.webhook)
+    status = None if attempt.status is None else status_told(attempt.status)
     if attempt.delivered:
         about = "took it"
     elif attempt.status is not None:
@@ -247,9 +250,10 @@ def _attempt(delivery: Any, attempt: Any, begin: Micros, names: Mapping[str, str
         after=(at - begin) / 1e6,
         title=f"{name} {about}",
         look="good" if attempt.delivered else "bad",
-        about=status_told(attempt.status) if attempt.status is not None else None,
+        about=status,
         what=attempt,
         delivery=delivery,
+        why=None if attempt.error == f"answered {status}" else attempt.error,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cubehook.api.errors import InvalidError
-from cubehook.console.pretty import readable
+from cubehook.console.pretty import pretty_body
 from cubehook.console.routes import Visit
 
 _KEYS = ("states", "payload", "template", "preset", "encoding", "granularity", "notices")
@@ -36,4 +36,4 @@ async def preview_of(visit: Visit, body: Mapping[str, Any]) -> Preview:
     except InvalidError as error:
         fields = {key.removeprefix(_WITHIN): words for key, words in error.fields.items()}
         return Preview([], error.message, fields)
-    return Preview([Sample(item.kind, readable(item.body)) for item in found.items], None, {})
+    return Preview([Sample(item.kind, pretty_body(item.body)) for item in found.items], None, {})

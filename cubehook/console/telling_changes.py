@@ -31,7 +31,10 @@ _ALONE = frozenset(("sign_in", "sign_out", "test_settings"))
 def change_told(change: Any) -> str:
     """What was done to what: `changed cube hq (description)`."""
     verb = _VERBS.get(change.action, change.action.replace("_", " "))
-    told = verb if change.action in _ALONE or not change.subject else f"{verb} {change.subject}"
+    # An id says nothing to people where there is a name.
+    subject = change.detail.get("name") if change.action == "create_token" else None
+    subject = str(subject or change.subject)
+    told = verb if change.action in _ALONE or not subject else f"{verb} {subject}"
     if change.action.startswith("change_") and change.detail:
         told += f" ({', '.join(sorted(change.detail))})"
     return told

@@ -6,6 +6,7 @@ Times are shown in UTC; the page's script turns them into the viewer's zone.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from cubehook.events import Micros, iso
@@ -15,6 +16,9 @@ UNKNOWN = "\N{EN DASH}"
 """Stands for what is not known."""
 
 _SECOND: Micros = 1_000_000
+
+_LOCAL = re.compile(r"uid (\d+)", re.ASCII)
+"""How the control socket names who asked."""
 
 REGISTRATION = {
     "registered": ("good", "Registered"),
@@ -116,9 +120,11 @@ def _rough(seconds: float) -> str | None:
 
 
 def duration(seconds: float | None) -> str:
-    """`380 ms`, `4.2 s`, `1:05`, `1:02:03`; a dash if it is not known."""
+    """`< 0.1 ms`, `380 ms`, `4.2 s`, `1:05`, `1:02:03`; a dash if it is not known."""
     if seconds is None:
         return UNKNOWN
+    if 0 < seconds < 0.00005:
+        return "< 0.1 ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 or not seconds else f"{seconds * 1000:.1f} ms"
     if seconds < 10:
@@ -203,3 +209,11 @@ def seconds(value: float) -> str:
             count = int(value // size)
             return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
     return f"{value:g} s"
+
+
+def who_told(who: str) -> str:
+    """Who did something: the name of a token as it is, or `the command line (root)` of this machine."""
+    local = _LOCAL.fullmatch(who)
+    if local is None:
+        return who
+    return f"the command line ({'root' if local[1] == '0' else f'user {local[1]}'})"

@@ -216,7 +216,7 @@ class OneDelivery(DeliveriesCase):
         self.assertIn("503 Service Unavailable", words(oldest))
         self.assertIn("upstream is down", words(oldest.xpath(".//div[@role='alert']")[0]))
         self.assertIn("<h1>upstream", words(oldest))
-        self.assertIn("through a proxy", words(newest))
+        self.assertIn("Through a proxy", words(newest))
         self.assertIn("192.0.2.9:443", words(newest))
         self.assertIn(
             "POST https://crm.example/calls?token=***", words(newest).replace("POSThttps", "POST https")

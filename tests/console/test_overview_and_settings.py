@@ -203,6 +203,7 @@ class Settings(PagesCase):
         self.tokens.changes = [
             entry("change_cube", "hq", description="x", enabled=True),
             entry("sign_in", "console", who=NASTY),
+            entry("create_token", "6C4EE2A5XSNJA", who="uid 0", name="Wallboard", role="viewer"),
         ]
         page = await self.browser.get("/settings")
         told = [
@@ -210,6 +211,7 @@ class Settings(PagesCase):
         ]
         self.assertTrue(told[0].startswith("ada changed cube hq (description, enabled)"), told)
         self.assertIn("signed in", told[1])
+        self.assertTrue(told[2].startswith("the command line (root) added token Wallboard"), told)
         self.assertEqual(page.tree.xpath("//script[not(@src)]"), [])
 
     async def test_viewer_is_told_of_nobody(self) -> None:

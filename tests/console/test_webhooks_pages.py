@@ -233,7 +233,7 @@ class Making(WebhooksCase):
         page = await self.browser.post("/webhooks/_preview", NEW, hx_request="true")
         self.assertEqual(page.tree.xpath("//nav"), [])
         self.assertNotIn("ALERTING", page.text)
-        self.assertIn('"call_state":"CONNECTED"', page.text)
+        self.assertIn('"call_state": "CONNECTED"', page.text)
         fields = [pair for pair in NEW if pair[0] != "payload"] + [
             ("payload", "template"),
             ("template", "{{ nope"),
@@ -258,7 +258,7 @@ class Making(WebhooksCase):
 
     async def test_preview_without_script(self) -> None:
         page = await self.browser.post("/webhooks/_new", [*NEW, ("do", "preview")])
-        self.assertIn('"call_state":"CONNECTED"', page.find("//*[@id='preview']").text_content())
+        self.assertIn('"call_state": "CONNECTED"', page.find("//*[@id='preview']").text_content())
         self.assertEqual(page.find("//input[@id='name']").get("value"), "Ops Channel")
         self.assertEqual(list(self.webhooks.known), ["crm", "audit"])
 
@@ -409,7 +409,7 @@ class Trying(WebhooksCase):
                 "182 ms",
                 "webhook-id",
                 '"a": 1',
-                "the receiver answered 503",
+                "The receiver answered 503",
             ):
                 self.assertIn(each, words)
             self.assertEqual(page.tree.xpath("//script[not(@src)]"), [])
