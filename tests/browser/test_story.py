@@ -118,7 +118,7 @@ class StoryTests(BrowserCase):
 
     def read_a_delivery(self, page: Page) -> None:
         page.reload()
-        page.get_by_role("link", name="Open the delivery of DISCONNECTED to CRM").click()
+        page.get_by_role("link", name="The delivery of DISCONNECTED to CRM").click()
         attempt = page.locator("#attempt-1")
         expect(attempt.locator(".request-line").first).to_contain_text(
             f"http://127.0.0.1:{self.sink_port}/crm"
