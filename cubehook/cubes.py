@@ -242,8 +242,12 @@ class Cubes:
         return self._metrics.of_cube(cube)
 
     def registered(self) -> list[tuple[str, float]]:
-        """1 for each cube whose gateway has us registered, 0 for the others."""
-        return [(cube, float(registrar.registered)) for cube, registrar in self._registrars.items()]
+        """1 for each cube whose gateway has us registered, 0 for the others; disabled ones are left out."""
+        return [
+            (cube, float(registrar.registered))
+            for cube, registrar in self._registrars.items()
+            if self._cubes[cube].enabled
+        ]
 
     def _registrar(self, cube: config.Cube) -> Registrar:
         name = cube.id
@@ -257,7 +261,13 @@ class Cubes:
 
         registrar = Registrar(
             cube,
-            GatewayClient(cube, gateway_agent(self._reactor), self._reactor, taps=self._taps),
+            GatewayClient(
+                cube,
+                gateway_agent(self._reactor),
+                self._reactor,
+                taps=self._taps,
+                epoch=self._now() // 1_000_000,
+            ),
             self._store,
             self._reactor,
             self._now,

@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from cubehook import __version__
 from cubehook.config_reader import ConfigErrors, defaults, find, load
+from cubehook.steady import make_steady
 
 
 class Options(usage.Options):
@@ -57,6 +58,7 @@ def makeService(options: Options) -> IService:
     """The whole service, wired; it opens its files and ports when it is started."""
     from twisted.internet import reactor
 
+    make_steady(reactor)
     if options["demo"]:
         from cubehook.simulator.demo import DemoService
 

@@ -153,7 +153,7 @@ class GatewayClient:
 
     Every request raises a `GatewayError` unless it got the answer it asked for, at the latest `timeout`
     seconds after it was sent; requests wait for each other before that.  The cube's tap among `taps`, if
-    there is one, is told what is sent and received.
+    there is one, is told what is sent and received.  `epoch` begins the ids of its messages.
     """
 
     def __init__(
@@ -163,6 +163,7 @@ class GatewayClient:
         reactor: IReactorTime,
         timeout: float = ANSWER_SECONDS,
         taps: Taps = NO_TAPS,
+        epoch: int = 0,
     ) -> None:
         self._cube = cube
         self._agent = agent
@@ -170,7 +171,7 @@ class GatewayClient:
         self._timeout = timeout
         self._taps = taps
         self._lock = DeferredLock()
-        self._epoch = f"{int(reactor.seconds()):X}"
+        self._epoch = f"{epoch:X}"
         self._count = count(1)
         parts = urlsplit(cube.provider_url)
         self._where = parts.netloc.rpartition("@")[2]

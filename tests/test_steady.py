@@ -1,0 +1,76 @@
+"""Timers keep their time while somebody sets the clock."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet.base import ReactorBase
+from twisted.trial.unittest import SynchronousTestCase
+
+from cubehook import steady
+
+
+class _Reactor(ReactorBase):
+    """Only its timers; `wall` is the clock that can be set."""
+
+    wall = 1_700_000_000.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: Any = lambda: self.wall
+
+    def installWaker(self) -> None:
+        pass
+
+    def removeReader(self, reader: object) -> None:
+        pass
+
+    def installHandleSignals(self) -> None:
+        pass
+
+
+class SteadyTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.steady = 5_000.0
+        self.patch(time, "clock_gettime", lambda clock: self.steady)
+        self.reactor = _Reactor()
+        self.rang: list[str] = []
+
+    def pass_by(self, seconds: float) -> None:
+        self.steady += seconds
+        self.reactor.wall += seconds
+        self.reactor.runUntilCurrent()
+
+    def test_timers_set_before_and_after_ring_in_time_whatever_the_clock_says(self) -> None:
+        for hours in (-25, -1, 1, 25):
+            self.rang.clear()
+            self.reactor = _Reactor()
+            self.reactor.callLater(10, self.rang.append, "before")
+            steady.make_steady(self.reactor)
+            again = self.reactor.callLater(1, self.rang.append, "put off")
+            self.reactor.callLater(20, self.rang.append, "after")
+            self.reactor.wall += hours * 3600
+            again.reset(15)
+            self.pass_by(9.9)
+            self.assertEqual(self.rang, [])
+            self.assertAlmostEqual(self.reactor.timeout(), 0.1, places=3)
+            self.pass_by(0.2)
+            self.assertEqual(self.rang, ["before"])
+            self.pass_by(5)
+            self.assertEqual(self.rang, ["before", "put off"])
+            self.pass_by(5)
+            self.assertEqual(self.rang, ["before", "put off", "after"])
+
+    def test_a_reactor_as_twisted_makes_it_needs_this(self) -> None:
+        self.reactor.callLater(10, self.rang.append, "late")
+        self.reactor.wall -= 3600
+        self.pass_by(11)
+        self.assertEqual(self.rang, [], "Twisted's own timers follow the clock no more: drop cubehook.steady")
+
+    def test_it_is_done_once(self) -> None:
+        self.reactor.callLater(10, self.rang.append, "once")
+        steady.make_steady(self.reactor)
+        steady.make_steady(self.reactor)
+        self.pass_by(10)
+        self.assertEqual(self.rang, ["once"])
