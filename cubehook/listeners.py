@@ -126,6 +126,15 @@ class Listeners:
         _log.info("Listening on {address} ({key})", address=_address(port), key=key)
         return port
 
+    def closed(self) -> list[str]:
+        """Endpoints that should be listened on and are not, in words."""
+        return [
+            f"nobody listens on {endpoint} ({group.key})"
+            for group in self._groups
+            for endpoint in _endpoints(group.key, self._listen)
+            if not getattr(group.open.get(endpoint), "connected", endpoint in group.open)
+        ]
+
     def console_urls(self) -> list[str]:
         """How a browser on this machine gets to the console."""
         return [

@@ -53,6 +53,7 @@ from cubehook.listeners import ListenError, Listeners, allow_many_connections
 from cubehook.net.site import AccessSite
 from cubehook.notices import about_webhook
 from cubehook.operations import rates
+from cubehook.operations.backlog import Backlog
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
@@ -118,6 +119,7 @@ class CubehookService(Service):
         self.ready: Deferred[None] = Deferred()
         self._starting: Deferred[None] | None = None
         self._failed = False
+        self._stopping = False
         self._control: ControlListener | None = None
         self._doors: Doors | None = None
         self._loops: list[LoopingCall] = []
@@ -180,7 +182,8 @@ class CubehookService(Service):
         self._listeners = Listeners(
             reactor, settings.listen, wall_clock, self.logs.access, metrics.rejected.labels("connections").inc
         )
-        self._health = HealthResource(metrics, self.problems)
+        self._backlog = Backlog(self.store, self.dispatcher.pending, wall_clock, reactor)
+        self._health = HealthResource(metrics, self.problems, self._backlog.look)
         self._status = ServiceStatus(settings, metrics, self.problems, wall_clock)
         self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
         self._console = Console(Desk(self.faces.parts, self.faces.gate, settings, self.problems, wall_clock))
@@ -398,6 +401,7 @@ class CubehookService(Service):
     # Stopping
 
     async def _stop(self) -> None:
+        self._stopping = True
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
         for loop in self._loops:
@@ -512,10 +516,14 @@ class CubehookService(Service):
     def problems(self) -> list[str]:
         """What keeps the service from being ready, in words; empty when it is."""
         found = []
-        if not self.ready.called or self._failed:
+        if self._stopping:
+            found.append("the service is stopping")
+        elif not self.ready.called or self._failed:
             found.append("the service is starting")
         if self._trouble:
             found.append(f"the store cannot be written, work is held in memory: {self._trouble}")
+        if not self._stopping:
+            found += self._listeners.closed()
         return found
 
     # What is asked of webhooks: see `cubehook.webhooks.Webhooks`
@@ -563,7 +571,7 @@ class CubehookService(Service):
         )
         metrics.read(
             "cubehook_registered",
-            "1 while the gateway has us registered",
+            "1 while the gateway has us registered; cubes that are disabled have none",
             "cube",
             self.cubes.registered,
         )
@@ -572,6 +580,12 @@ class CubehookService(Service):
             "Deliveries that are not over yet",
             "webhook",
             lambda: each_webhook(lambda webhook: self.dispatcher.status(webhook).pending),
+        )
+        metrics.read(
+            "cubehook_delivery_oldest_pending_seconds",
+            "How long ago the oldest event happened that is not delivered yet, 0 if there is none",
+            "webhook",
+            lambda: self._backlog.ages(self.webhooks),
         )
         metrics.read(
             "cubehook_webhook_held",

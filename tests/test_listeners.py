@@ -127,6 +127,12 @@ class ListenersTests(TestCase):
         await self.listeners.change(wanted.__class__(cubes=(tcp(self.two),), console=()))
         self.assertTrue(await self.closed(self.one))
 
+    async def test_one_that_closed_by_itself_is_known(self) -> None:
+        self.assertEqual([], self.listeners.closed())
+        port = self.listeners._groups[0].open[tcp(self.one)]
+        await port.stopListening()  # type: ignore[misc]
+        self.assertEqual([f"nobody listens on {tcp(self.one)} (listen.cubes)"], self.listeners.closed())
+
     async def test_limits_hold_at_once(self) -> None:
         held = [socket.create_connection(("127.0.0.1", self.one)) for _ in range(3)]
         try:

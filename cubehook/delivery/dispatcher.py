@@ -268,6 +268,10 @@ class Dispatcher:
         if timer.active():
             timer.cancel()
 
+    def pending(self) -> dict[str, Micros | None]:
+        """The webhooks that have something pending, and when the oldest such event in memory happened."""
+        return {id: lanes.oldest for id, lanes in self._lanes.items() if lanes.backlog.pending}
+
     def status(self, webhook: str) -> Status:
         """How the deliveries of `webhook` stand; KeyError if there is no such webhook."""
         return self._lanes[webhook].status()

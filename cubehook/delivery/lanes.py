@@ -235,6 +235,11 @@ class Lanes:
         )
 
     @property
+    def oldest(self) -> Micros | None:
+        """When the oldest event that is pending in memory happened; None if none is."""
+        return self._window.oldest()
+
+    @property
     def trouble(self) -> Trouble | None:
         """Why it is held back, for lanes that take its place; None if it is not."""
         return self._holding.trouble

@@ -136,6 +136,11 @@ class Window:
         """Whether something is ready, or may be once the disk was read."""
         return bool(self.ready) or self._behind
 
+    def oldest(self) -> Micros | None:
+        """When the oldest event in memory happened, of those that nobody asked for again; None if none."""
+        heads = (lane.deliveries[0] for lane in self._lanes.values())
+        return min((head.event.at for head in heads if not head.redelivery), default=None)
+
     def add(self, delivery: Delivery) -> None:
         """Take a new delivery, committed or handed to the store to be: into its lane, or leave it on disk."""
         call = delivery.event.call

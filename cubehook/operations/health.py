@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from klein import Klein
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,14 +16,22 @@ class HealthResource:
     """
     `problems` names what keeps the service from being ready, in words; empty when it is.
 
+    `look` finds out, before metrics are shown, what they are to tell that is not known all the time.
+
     `/healthz` says that the process answers; `/readyz` is 503 while there are problems.
     """
 
     app = Klein()
 
-    def __init__(self, metrics: Metrics, problems: Callable[[], list[str]]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        problems: Callable[[], list[str]],
+        look: Callable[[], Awaitable[None]],
+    ) -> None:
         self._metrics = metrics
         self._problems = problems
+        self._look = look
 
     def resource(self) -> Resource:
         """The resource to put into a site."""
@@ -42,7 +50,8 @@ class HealthResource:
         return _text(request, "ready\n")
 
     @app.route("/metrics", methods=["GET"])
-    def metrics(self, request: IRequest) -> bytes:
+    async def metrics(self, request: IRequest) -> bytes:
+        await self._look()
         return _whole(request, CONTENT_TYPE_LATEST.encode(), generate_latest(self._metrics.registry))
 
 

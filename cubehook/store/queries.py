@@ -79,6 +79,20 @@ PENDING_COUNTS = (
     .group_by(deliveries.c.webhook)
 )
 
+# The index gives them in the order of their ids; sent again are few at a time.
+OLDEST_PENDING = (
+    select(events.c.at)
+    .join_from(deliveries, events, events.c.id == deliveries.c.event)
+    .where(
+        UNDELIVERED,
+        deliveries.c.webhook == bindparam("webhook"),
+        deliveries.c.status == PENDING,
+        ~deliveries.c.redelivery,
+    )
+    .order_by(deliveries.c.id)
+    .limit(1)
+)
+
 OPEN_CALLS = select(calls.c.id, calls.c.detail).where(~calls.c.ended).order_by(calls.c.id)
 
 ENDED_CALLS = (
@@ -146,6 +160,12 @@ def event(id: int, call: int, cube: str, kind: str, at: Micros, body: str) -> Ev
         at=at,
         payload=_notice(body) if granularity is None else _call_event(body),
     )
+
+
+def oldest_pending(connection: Connection, webhooks: Collection[str]) -> dict[str, Micros]:
+    """See `cubehook.store.store.Store.oldest_pending`."""
+    found = {webhook: connection.scalar(OLDEST_PENDING, {"webhook": webhook}) for webhook in webhooks}
+    return {webhook: at for webhook, at in found.items() if at is not None}
 
 
 def next_due(connection: Connection, webhook: str, after: Micros) -> Micros | None:

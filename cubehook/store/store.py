@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -414,6 +414,14 @@ class Store:
     async def pending_counts(self) -> dict[str, int]:
         """How many deliveries are pending, by webhook; of those without any nothing is said."""
         return await self._reader.run(queries.pending_counts)
+
+    async def oldest_pending(self, webhooks: Collection[str]) -> dict[str, Micros]:
+        """
+        When the event of the oldest pending delivery of each of `webhooks` happened.
+
+        Nothing is said of those that have none; deliveries that were asked for again do not count.
+        """
+        return await self._reader.run(partial(queries.oldest_pending, webhooks=webhooks))
 
     async def registrations(self) -> list[Registration]:
         """How each cube's registration stood last."""

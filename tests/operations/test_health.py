@@ -37,7 +37,12 @@ class HealthTests(TestCase):
     def setUp(self) -> None:
         self.problems: list[str] = []
         self.metrics = Metrics()
-        resource = HealthResource(self.metrics, lambda: self.problems).resource()
+        self.looked = 0
+
+        async def look() -> None:
+            self.looked += 1
+
+        resource = HealthResource(self.metrics, lambda: self.problems, look).resource()
         site = AccessSite(resource, lambda request: None, lambda: 1, reactor)
         self.port = reactor.listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
@@ -57,6 +62,7 @@ class HealthTests(TestCase):
         self.assertEqual((await self.ask("/readyz"))[:2], (200, "ready\n"))
         self.problems += ["the disk is full", "it is Monday"]
         self.assertEqual((await self.ask("/readyz"))[:2], (503, "the disk is full\nit is Monday\n"))
+        self.assertEqual((await self.ask("/readyz", "HEAD"))[:2], (503, ""))
         # It is alive all the same.
         self.assertEqual((await self.ask("/healthz"))[0], 200)
 
@@ -75,7 +81,11 @@ class HealthTests(TestCase):
         metrics.delivery_time("crm").observe(0.1)
         metrics.read("cubehook_calls_active", "Calls", "cube", lambda: [("hq", 3.0)])
         metrics.read_one("cubehook_store_degraded", "Degraded", lambda: 1.0)
+        self.assertEqual((await self.ask("/metrics", "HEAD"))[:2], (200, ""))
+        self.assertEqual(self.looked, 1)
+        metrics.read_one("cubehook_looked", "Looks", lambda: self.looked)
         code, text, headers = await self.ask("/metrics")
+        self.assertIn("cubehook_looked 2.0", text)
         self.assertEqual(code, 200)
         self.assertIn("text/plain", headers.getRawHeaders("content-type")[0])
         samples = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -106,6 +107,21 @@ class PendingTests(StoreCase):
         await store.record(*self.made.tried(kept[0], DeliveryStatus.DELIVERED))
         await store.record(*self.made.tried(kept[1], DeliveryStatus.PENDING, NOON))
         self.assertEqual(await store.pending_counts(), {"crm": 2, "audit": 2})
+
+    async def test_the_oldest_that_is_pending_is_found_but_not_one_that_was_asked_for_again(self) -> None:
+        store = await self.opened()
+        self.assertEqual(await store.oldest_pending(["crm"]), {})
+        over, again, oldest, later = self.made.deliveries(self.made.call(), 4)
+        [other] = self.made.deliveries(self.made.call(), 1, "audit")
+        await self.keep(store, [over, again, oldest, later, other])
+        with closing(sqlite3.connect(self.path)) as database, database:
+            database.execute("UPDATE deliveries SET redelivery = 1 WHERE id = ?", (again.id,))
+        await store.record(*self.made.tried(over, DELIVERED))
+        await store.record(*self.made.tried(oldest, PENDING, LATER))
+        found = await store.oldest_pending(["crm", "audit", "gone"])
+        self.assertEqual(found, {"crm": oldest.event.at, "audit": other.event.at})
+        await store.record(*self.made.tried(oldest, FAILED))
+        self.assertEqual(await store.oldest_pending(["crm"]), {"crm": later.event.at})
 
     async def test_reads_what_was_handed_in_before_it(self) -> None:
         store = await self.opened(pace=0.05)
@@ -321,6 +337,15 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(
             self.plan_of(queries.READY),
             ["SEARCH deliveries USING INDEX deliveries_ready (webhook=? AND ready_at<?)"],
+        )
+
+    def test_the_oldest_pending_is_the_first_of_its_index(self) -> None:
+        self.assertEqual(
+            self.plan_of(queries.OLDEST_PENDING),
+            [
+                "SEARCH deliveries USING INDEX deliveries_undelivered (webhook=? AND status=?)",
+                "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)",
+            ],
         )
 
     def test_the_next_due_is_looked_up(self) -> None:
