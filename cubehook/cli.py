@@ -255,6 +255,12 @@ def _sink(argv: Sequence[str]) -> int:
     return sink(argv)
 
 
+def _pin(argv: Sequence[str]) -> int:
+    from cubehook.commands.pin import pin
+
+    return pin(argv)
+
+
 def _redeliver(argv: Sequence[str]) -> int:
     from cubehook.commands.redeliver import redeliver
 
@@ -312,6 +318,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "enable": (_enable, "send again to a webhook that was disabled while it was in use"),
     "ios": (_ios, "print the IOS configuration to paste on a cube's router"),
     "manhole-password": (_manhole_password, "make a password for the manhole's telnet door"),
+    "pin": (_pin, "show the certificate of a cube's router, and the setting that pins it"),
     "redeliver": (_redeliver, "send again what was delivered or given up"),
     "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),

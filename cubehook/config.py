@@ -43,6 +43,15 @@ Patience: TypeAlias = Annotated[
     int, rules.rule('a duration such as "5d", or "never"', rules.duration_or_never)
 ]
 """Seconds, 0 for "never"."""
+Pin: TypeAlias = Annotated[
+    str,
+    rules.rule(
+        'the SHA-256 fingerprint of a certificate ("AB:CD:..."), or of its key ("sha256//...")', rules.pin
+    ),
+]
+FileName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+"""Of a file; relative to the state folder."""
+TlsVersion: TypeAlias = Literal["1.0", "1.1", "1.2", "1.3"]
 ProxyUrl: TypeAlias = Annotated[
     str, rules.rule("the http:// URL of a proxy, or an empty text", rules.proxy_url, rules.shown_url)
 ]
@@ -79,7 +88,13 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Cube(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One gateway; `id` is its key in the file."""
+    """
+    One gateway; `id` is its key in the file.
+
+    The last five settings are for a gateway in secure mode, whose `provider_url` is https: with `pins` its
+    certificate must be one of these, whatever it says; else `ca_file`, or the platform, vouches for it.
+    `client_certificate` is shown to it, and `tls_minimum` the oldest version of TLS that is spoken with it.
+    """
 
     id: Id
     provider_url: GatewayUrl
@@ -88,6 +103,11 @@ class Cube(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     description: str = ""
     default_region: Region | None = None
     allow_from: tuple[Network, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    ca_file: FileName | None = None
+    client_certificate: FileName | None = None
+    client_key: FileName | None = None
+    tls_minimum: TlsVersion = "1.2"
 
 
 class Breaker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

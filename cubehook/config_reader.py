@@ -434,6 +434,19 @@ class Checks:
                     *("cubes", cube.id, "application_url"),
                     found=f"that of {_path(('cubes', other))}",
                 )
+            self._secure_mode(cube)
+
+    def _secure_mode(self, cube: Cube) -> None:
+        path = ("cubes", cube.id)
+        given = [name for name in ("pins", "ca_file", "client_certificate") if getattr(cube, name)]
+        if cube.tls_minimum != "1.2":
+            given.append("tls_minimum")
+        if given and not cube.provider_url.startswith("https://"):
+            self._note(f"an https:// URL, as {given[0]} is set", *path, "provider_url")
+        if cube.client_key is not None and cube.client_certificate is None:
+            self._note("the certificate that client_key belongs to", *path, "client_certificate")
+        if cube.pins and cube.ca_file is not None:
+            self._note("no file, as pins decide alone", *path, "ca_file")
 
     def webhook(self, webhook: Webhook, check_webhook: WebhookCheck) -> None:
         """Note everything that is wrong with `webhook`."""

@@ -8,6 +8,7 @@ repeats a value that may be a secret.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -27,6 +28,11 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 _PART = re.compile(r"((?:[^:\\]|\\.)*)(?::|\Z)", re.DOTALL)
+
+_PIN = re.compile(
+    r"(?:sha-?256(?: fingerprint)?[:= ]\s*)?((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.ASCII | re.I
+)
+_KEY_PIN = re.compile(r"sha256//([A-Za-z0-9+/]{43}=)", re.ASCII)
 
 # The order in which Twisted takes arguments that are given without a name.
 _POSITIONAL = {
@@ -164,6 +170,23 @@ def receiver_url(text: str) -> str:
     except ValueError:  # brackets that hold no IPv6 address
         pass
     raise ValueError("it is not of the form scheme://host/path, or holds spaces")
+
+
+def pin(text: str) -> str:
+    """
+    The SHA-256 fingerprint of a certificate, or of its public key.
+
+    The former as OpenSSL prints it, with or without what it prints before it, and becomes pairs of capital
+    digits between colons; the latter as `sha256//` and base64, as curl takes it.
+    """
+    text = text.strip()
+    found = _PIN.fullmatch(text)
+    if found is not None:
+        return bytes.fromhex(found[1].replace(":", "")).hex(":").upper()
+    found = _KEY_PIN.fullmatch(text)
+    if found is None or base64.b64encode(base64.b64decode(found[1])).decode() != found[1]:
+        raise ValueError("it is neither 64 hexadecimal digits nor sha256// and 44 characters of base64")
+    return text
 
 
 def network(text: str) -> str:

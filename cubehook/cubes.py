@@ -8,6 +8,7 @@ of one cube wait for each other, and no cube waits for another.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -28,7 +29,7 @@ from cubehook.records import Registration
 from cubehook.store.errors import ProvisionedError
 from cubehook.store.provisioning import in_the_file
 from cubehook.store.store import Store
-from cubehook.xcc.client import GatewayClient, gateway_agent
+from cubehook.xcc.client import GatewayClient, GatewayTrust, gateway_agent
 from cubehook.xcc.registrar import Registrar
 from cubehook.xcc.resource import Gateway, XccResource
 from cubehook.xcc.tracing import NO_TAPS, Taps
@@ -72,7 +73,9 @@ class Cubes:
         self.provisioned = frozenset(cube.id for cube in settings.cubes)
         """Those that the configuration file has, and that nobody else may change."""
         self._cubes: dict[str, config.Cube] = {}
+        self._folder = settings.state_dir
         self._registrars: dict[str, Registrar] = {}
+        self._trusts: dict[str, GatewayTrust] = {}
         self._watches: dict[str, CubeWatch] = {}
         self._gateways: dict[str, Gateway] = {}
         self._leaving: set[Registrar] = set()
@@ -182,7 +185,7 @@ class Cubes:
             self._gateways.pop(id, None)
             self.serve()
             self._close_calls(id)
-            del self._cubes[id], self._registrars[id], self._watches[id], self._trackers[id]
+            del self._cubes[id], self._registrars[id], self._watches[id], self._trackers[id], self._trusts[id]
             await self._intake.settled()
             if id not in self._cubes:
                 self._metrics.forget("cube", id)
@@ -249,6 +252,15 @@ class Cubes:
             if self._cubes[cube].enabled
         ]
 
+    def reload_certificates(self) -> None:
+        """Read the files of secure mode again for what is asked of gateways from now on."""
+        for trust in self._trusts.values():
+            trust.reload()
+
+    def certificate_ends(self) -> list[tuple[str, datetime]]:
+        """When the certificates end that gateways showed, unless they are pinned, by cube."""
+        return [(cube, trust.ends) for cube, trust in self._trusts.items() if trust.ends is not None]
+
     def _registrar(self, cube: config.Cube) -> Registrar:
         name = cube.id
 
@@ -259,11 +271,13 @@ class Cubes:
         def reloaded(at: Micros) -> None:
             self._keep_ends(name, self._trackers[name].reloaded(at))
 
+        self._trusts[name] = trust = GatewayTrust(cube, self._folder)
+        trust.warn()
         registrar = Registrar(
             cube,
             GatewayClient(
                 cube,
-                gateway_agent(self._reactor),
+                gateway_agent(self._reactor, trust),
                 self._reactor,
                 taps=self._taps,
                 epoch=self._now() // 1_000_000,
@@ -344,4 +358,5 @@ class Cubes:
 
 def _to_the_gateway(cube: config.Cube) -> tuple[object, ...]:
     """What of a cube decides whether and how its gateway registers us."""
-    return cube.enabled, cube.provider_url, cube.application_url
+    secure = cube.pins, cube.ca_file, cube.client_certificate, cube.client_key, cube.tls_minimum
+    return cube.enabled, cube.provider_url, cube.application_url, secure

@@ -111,6 +111,13 @@ class Reading(ConfigTestCase):
             application_url = "http://192.0.2.20:8090/any/path/?x=1"
             default_region = "US"
             allow_from = ["192.0.2.0/24", "2001:db8::1"]
+            pins = [
+              "sha256 Fingerprint=abababababababababababababababababababababababababababababababab",
+              "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+            ]
+            client_certificate = "us.pem"
+            client_key = "us.key"
+            tls_minimum = "1.1"
             [webhooks.crm]
             name = "CRM"
             url = "https://api.example.com/calls"
@@ -145,6 +152,10 @@ class Reading(ConfigTestCase):
                     application_url="http://192.0.2.20:8090/any/path/?x=1",
                     default_region="US",
                     allow_from=("192.0.2.0/24", "2001:db8::1"),
+                    pins=(":".join(["AB"] * 32), "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="),
+                    client_certificate="us.pem",
+                    client_key="us.key",
+                    tls_minimum="1.1",
                 ),
             ),
         )
@@ -351,6 +362,40 @@ class Refusals(ConfigTestCase):
             self.assertIn("small letters", problem.expected)
         for name in ("0", "a-b_c", "a" * 64):
             self.assertEqual(self.read(CUBE.replace("cubes.hq", f"cubes.{name}")).cubes[0].id, name)
+
+    def test_secure_mode_of_cubes(self) -> None:
+        secure = (
+            '[cubes.hq]\nprovider_url = "https://192.0.2.1/x"\napplication_url = "https://192.0.2.20/x"\n'
+        )
+        digest = "ab" * 32
+        for text in (digest, digest.upper(), f"SHA256:{digest}", f"sha256 Fingerprint={digest}"):
+            (cube,) = self.read(f'{secure}pins = ["{text}"]').cubes
+            self.assertEqual(cube.pins, (":".join(["AB"] * 32),))
+        for text in (
+            "",
+            "ab",
+            digest + "ab",
+            "sha1:" + digest,
+            "sha256//" + "A" * 43,
+            "sha256//" + "A" * 42 + "B=",
+        ):
+            self.refused(f'{secure}pins = ["{text}"]', "cubes.hq.pins[0]", "SHA-256 fingerprint", "neither")
+        self.refused(f'{secure}tls_minimum = "1.4"', "cubes.hq.tls_minimum", "one of", "1.4")
+        self.refused(f'{secure}ca_file = ""', "cubes.hq.ca_file", "characters", "")
+        self.refused(
+            f'{secure}client_key = "k"', "cubes.hq.client_certificate", "client_key belongs to", "nothing"
+        )
+        self.refused(f'{secure}ca_file = "a"\npins = ["{digest}"]', "cubes.hq.ca_file", "pins decide", '"a"')
+        # What is meant to protect must not be without effect.
+        plain = secure.replace("https://192.0.2.1", "http://192.0.2.1")
+        for setting in (
+            f'pins = ["{digest}"]',
+            'ca_file = "a"',
+            'client_certificate = "a"',
+            'tls_minimum = "1.3"',
+        ):
+            key = setting.partition(" ")[0]
+            self.refused(plain + setting, "cubes.hq.provider_url", f"https:// URL, as {key}", "http://")
 
     def test_endpoints(self) -> None:
         for text, why in [
@@ -700,6 +745,7 @@ class Example(ConfigTestCase):
             (self.folder / name).touch()
         secret = "whsec_" + base64.b64encode(bytes(32)).decode()
         on = self.uncommented.replace('payload = "basic"', 'payload = "template"')
+        on = on.replace("http://192.0.2.1:8090", "https://192.0.2.1")
         for one in ("template", "preset"):  # of the two
             config = self.read(re.sub(f"(?m)^{one} = .*$", "", on), {"CRM_SECRET": secret})
             self.assertEqual([cube.id for cube in config.cubes], ["hq"])

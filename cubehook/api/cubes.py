@@ -80,7 +80,8 @@ class Cube(msgspec.Struct, frozen=True, kw_only=True):
     A cube, and how it stands.
 
     One that is `provisioned` stands in the configuration file, and is changed there only.  `calls_active` are
-    its calls in progress; `counters` count since the service started.
+    its calls in progress; `counters` count since the service started.  Files that it names are on the
+    service's machine.
     """
 
     id: str
@@ -91,6 +92,11 @@ class Cube(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     default_region: str | None
     allow_from: tuple[str, ...]
+    pins: tuple[str, ...]
+    ca_file: str | None
+    client_certificate: str | None
+    client_key: str | None
+    tls_minimum: config.TlsVersion
     registration: CubeRegistration
     calls_active: int
     counters: dict[str, int]
@@ -156,8 +162,9 @@ class CubesPart:
         """
         Change a cube.
 
-        Its registration is given back and made anew only if its URLs change or it is enabled.  Its calls
-        in progress go on; if it is disabled they are closed, as nobody will tell of their ends.
+        Its registration is given back and made anew only if its URLs or its settings of TLS change or it is
+        enabled.  Its calls in progress go on; if it is disabled they are closed, as nobody will tell of their
+        ends.
         """
         self._known(cube)
 
@@ -211,6 +218,11 @@ class CubesPart:
             description=known.description,
             default_region=known.default_region,
             allow_from=known.allow_from,
+            pins=known.pins,
+            ca_file=known.ca_file,
+            client_certificate=known.client_certificate,
+            client_key=known.client_key,
+            tls_minimum=known.tls_minimum,
             registration=_registration_view(self._cubes.registration(cube)),
             calls_active=self._cubes.active(cube),
             counters=dict(self._cubes.counts(cube)),

@@ -1,8 +1,9 @@
 """
-How a webhook speaks TLS: whom it trusts, and what it shows of itself.
+How we speak TLS to others: whom we trust, and what we show of ourselves.
 
-TLS 1.2 at least, the receiver's certificate verified and its name checked, unless the webhook says
-`insecure`.  The same options, and the same code, for every transport.
+TLS 1.2 at least, the other side's certificate verified and its name checked, unless a webhook says
+`insecure`, or a cube pins its gateway's certificate or allows older versions.  The same code for cubes and
+for every transport of webhooks.
 """
 
 from __future__ import annotations
@@ -11,27 +12,41 @@ import datetime
 import functools
 import ssl
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from OpenSSL.crypto import X509, PKey
-from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, Connection, Context
+from OpenSSL.SSL import (
+    OP_LEGACY_SERVER_CONNECT,
+    TLS1_1_VERSION,
+    TLS1_2_VERSION,
+    TLS1_3_VERSION,
+    TLS1_VERSION,
+    VERIFY_FAIL_IF_NO_PEER_CERT,
+    VERIFY_NONE,
+    VERIFY_PEER,
+    Connection,
+    Context,
+)
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import (
-    Certificate,
-    CertificateOptions,
-    TLSVersion,
-    platformTrust,
-    trustRootFromCertificates,
-)
+from twisted.internet.ssl import CertificateOptions, TLSVersion, platformTrust
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from cubehook.net.certificates import (
+    TlsFileError,
+    not_in_force,
+    pins_of,
+    read_authorities,
+    read_identity,
+    stamp,
+)
+
+DEFAULT_MINIMUM: Final = "1.2"
+"""The oldest version of TLS that is spoken unless an older one is allowed."""
 
 UNVERIFIED = "the receiver's certificate was not verified (options.insecure)"
 """What the log of attempts says of each that trusted whoever answered."""
@@ -71,31 +86,49 @@ def check_tls(options: TlsOptions) -> list[tuple[str, str]]:
     return problems
 
 
-class TlsFileError(Exception):
-    """A file of the TLS options cannot be used; the text names the option and the file, and says why."""
-
-
 class Tls:
     """
-    TLS as one webhook, `owner`, wants it.
+    TLS as one webhook or cube, `owner`, wants it.
+
+    `prefix` stands before the options' names where they are told of, and `peer` is what the other side is
+    called.  With `pins` the other side's certificate, or its key, must be one of them; who signed it, its
+    names and its dates are of no account then.  `minimum` is the oldest version of TLS that is spoken; with
+    one before 1.2 the ciphers and signatures of its time are taken too.
 
     The constructor raises TlsFileError: no ValueError, since such a file can be mended and `ITransport.start`
     is then tried again.  A file that
     changes is read again for the next connection; if it cannot be used, what was read before stays in
-    use, and the log says why.  No other webhook's connections are made by this.
+    use, and the log says why.  No other owner's connections are made by this.
     """
 
     _log = Logger()
 
-    def __init__(self, options: TlsOptions, folder: Path, owner: str) -> None:
+    def __init__(
+        self,
+        options: TlsOptions,
+        folder: Path,
+        owner: str,
+        *,
+        prefix: str = "options.",
+        peer: str = "receiver",
+        pins: tuple[str, ...] = (),
+        minimum: str = DEFAULT_MINIMUM,
+    ) -> None:
         self.insecure = options.insecure
+        self.peer = peer
+        self.pins = frozenset(pins)
+        self.ends: datetime.datetime | None = None
+        """The end of the certificate that was last accepted, unless it does not matter."""
+        self._minimum = minimum
         self._owner = owner
+        self._prefix = prefix
         self._authorities = _path(folder, options.ca_file)
         self._certificate = _path(folder, options.client_certificate)
         self._key = _path(folder, options.client_key) or self._certificate
         self._files = {path for path in (self._authorities, self._certificate, self._key) if path is not None}
         self._stamps = self._stamped()
-        self._context = self._made() if self._files else None
+        common = not self._files and not pins and minimum == DEFAULT_MINIMUM
+        self._context = None if common else self._made()
 
     @property
     def shows_certificate(self) -> bool:
@@ -139,8 +172,6 @@ class Tls:
         # From Python 3.13 on the default; the authorities of many companies are not that strict (RFC 5280),
         # and are good enough for the other transports.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        # From Python 3.13 on it would refuse authorities that OpenSSL, and so our own connections, accept.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -149,15 +180,24 @@ class Tls:
         return context
 
     def _stamped(self) -> list[tuple[int, int, int] | None]:
-        return [_stamp(path) for path in self._files]
+        return [stamp(path) for path in self._files]
 
     def _made(self) -> Context:
         shown = {}
         if self._certificate is not None:
             assert self._key is not None
-            shown = _identity(self._certificate, self._key)
-        trusted = platformTrust() if self._authorities is None else _authorities(self._authorities)
-        return _context(trusted, **shown)
+            name = f"{self._prefix}client_certificate"
+            identity = read_identity(name, self._certificate, f"{self._prefix}client_key", self._key)
+            why = not_in_force(identity.certificate)
+            if why is not None:
+                raise TlsFileError(f"{name}: {self._certificate} {why}")
+            shown = identity.options()
+        trusted = None
+        if self._authorities is not None:
+            trusted = read_authorities(f"{self._prefix}ca_file", self._authorities)
+        elif not self.pins:
+            trusted = platformTrust()
+        return make_context(self._minimum, trustRoot=trusted, **shown)
 
 
 def verified() -> Tls:
@@ -165,88 +205,48 @@ def verified() -> Tls:
     return Tls(TlsOptions(), Path(), "")
 
 
-def _context(trusted: Any, **shown: Any) -> Context:
-    return CertificateOptions(trustRoot=trusted, raiseMinimumTo=TLSVersion.TLSv1_2, **shown).getContext()
+_VERSIONS: Final = {
+    "1.0": (TLSVersion.TLSv1_0, TLS1_VERSION),
+    "1.1": (TLSVersion.TLSv1_1, TLS1_1_VERSION),
+    "1.2": (TLSVersion.TLSv1_2, TLS1_2_VERSION),
+    "1.3": (TLSVersion.TLSv1_3, TLS1_3_VERSION),
+}
+
+# Of OpenSSL's security levels 0 alone takes what TLS before 1.2 is signed with (MD5 and SHA-1).
+_OLD_CIPHERS: Final = b"ALL:!aNULL:!eNULL:@SECLEVEL=0"
+
+
+def is_old(minimum: str) -> bool:
+    """Whether a version of TLS is one that nobody should speak any more."""
+    return minimum < DEFAULT_MINIMUM
+
+
+def make_context(minimum: str, **settings: Any) -> Context:
+    """A context that speaks TLS from version `minimum` on; `settings` are those of CertificateOptions."""
+    ours, openssl = _VERSIONS[minimum]
+    lowest = "insecurelyLowerMinimumTo" if is_old(minimum) else "raiseMinimumTo"
+    context = CertificateOptions(**{lowest: ours}, **settings).getContext()
+    # The system's own policy may be stricter than what an operator decided on.
+    context.set_min_proto_version(openssl)
+    if is_old(minimum):
+        context.set_cipher_list(_OLD_CIPHERS)
+        # Systems of that age know nothing of secure renegotiation (RFC 5746), which we never do.
+        context.set_options(OP_LEGACY_SERVER_CONNECT)
+    return context
 
 
 @functools.cache
 def _platform_context() -> Context:
     """Loaded once: it holds nobody's secrets, and sessions are not resumed."""
-    return _context(platformTrust())
+    return make_context(DEFAULT_MINIMUM, trustRoot=platformTrust())
 
 
 def _path(folder: Path, name: str | None) -> Path | None:
     return None if name is None else folder / name
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _read(option: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TlsFileError(f"options.{option}: {path} cannot be read: {error.strerror}") from error
-
-
-def _certificates(option: str, path: Path) -> list[x509.Certificate]:
-    pem = _read(option, path)
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        raise TlsFileError(f"options.{option}: {path} holds no certificates in PEM") from error
-
-
-def _authorities(path: Path) -> Any:
-    return trustRootFromCertificates(
-        [
-            Certificate.load(certificate.public_bytes(Encoding.DER))
-            for certificate in _certificates("ca_file", path)
-        ]
-    )
-
-
-def _identity(certificate: Path, key: Path) -> dict[str, Any]:
-    """What CertificateOptions takes of our own certificate, with its key and chain."""
-    shown, *chain = _certificates("client_certificate", certificate)
-    now = datetime.datetime.now(datetime.UTC)
-    begins, ends = shown.not_valid_before_utc, shown.not_valid_after_utc
-    if ends < now:
-        raise TlsFileError(f"options.client_certificate: {certificate} expired on {ends:%Y-%m-%d}")
-    if begins > now:
-        raise TlsFileError(f"options.client_certificate: {certificate} is not valid before {begins:%Y-%m-%d}")
-    pem = _read("client_key", key)
-    # OpenSSL's own loader would ask for a passphrase on the terminal.
-    try:
-        private = load_pem_private_key(pem, None)
-    except TypeError as error:
-        raise TlsFileError(
-            f"options.client_key: {key} is encrypted; write the key without a passphrase, readable by "
-            "cubehook's user only"
-        ) from error
-    except Exception as error:
-        raise TlsFileError(f"options.client_key: {key} holds no private key in PEM") from error
-    if _public(private.public_key()) != _public(shown.public_key()):
-        raise TlsFileError(f"options.client_key: {key} is not the key of the certificate in {certificate}")
-    return {
-        "privateKey": PKey.from_cryptography_key(private),  # type: ignore[arg-type]
-        "certificate": X509.from_cryptography(shown),
-        "extraCertChain": [X509.from_cryptography(each) for each in chain],
-    }
-
-
-def _public(key: Any) -> bytes:
-    data: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return data
-
-
 class UntrustedError(Exception):
-    """The receiver's certificate was not accepted; the text says why."""
+    """The other side's certificate was not accepted; the text says why."""
 
 
 # OpenSSL's x509_vfy.h.
@@ -269,7 +269,7 @@ _REASONS = {
 class _Creator:
     """
     Makes client connections that accept nothing but a certificate of a trusted authority for `host`,
-    unless `tls` is insecure.
+    or one that is pinned, unless `tls` is insecure.
 
     Twisted's own `optionsForClientTLS` checks the same, but tells of a bad chain only that it is bad:
     OpenSSL gives the reason to the callback, and to nothing else that pyOpenSSL shows.  This one fails
@@ -302,17 +302,37 @@ class _Creator:
         return connection
 
     def _problem(self, certificate: Any, error: int, depth: int, accepted: bool) -> str | None:
+        tls = self._tls
+        if tls.pins:
+            # What OpenSSL finds wrong is of no account, and only the first is what the other side holds.
+            return self._not_pinned(certificate) if depth == 0 else None
         if not accepted:
-            whose = "the receiver's certificate" if depth == 0 else "a certificate in the receiver's chain"
-            return f"{whose} is not trusted: {_REASONS.get(error, f'OpenSSL verification error {error}')}"
+            whose = "certificate" if depth == 0 else "chain: a certificate in it"
+            why = _REASONS.get(error, f"OpenSSL verification error {error}")
+            return f"the {tls.peer}'s {whose} is not trusted: {why}"
         if depth > 0:
             return None
+        shown = certificate.to_cryptography()
         try:
             if self._is_address:
-                verify_certificate_ip_address(certificate.to_cryptography(), self._host)
+                verify_certificate_ip_address(shown, self._host)
             else:
-                verify_certificate_hostname(certificate.to_cryptography(), self._host)
+                verify_certificate_hostname(shown, self._host)
         except (VerificationError, CertificateError, ValueError):
             # ValueError: no certificate can be for this host, such as an address written as one number.
-            return f"the receiver's certificate is not for {self._host}"
+            return f"the {tls.peer}'s certificate is not for {self._host}"
+        tls.ends = shown.not_valid_after_utc
         return None
+
+    def _not_pinned(self, certificate: Any) -> str | None:
+        try:
+            own, of_key = pins_of(certificate.to_cryptography())
+        except ValueError:
+            return f"the {self._tls.peer}'s certificate cannot be read"
+        pins = self._tls.pins
+        if own in pins or of_key in pins:
+            return None
+        return (
+            f"the {self._tls.peer}'s certificate is not pinned: its fingerprint is {own} (that of its key "
+            f"{of_key}), pinned is {' or '.join(sorted(pins))}"
+        )

@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 
 from cubehook import config_rules
 from cubehook.delivery.signing import decode_secret
+from cubehook.net.certificates import TlsFileError
 from cubehook.simulator.gateway import Observer, Settings
 from cubehook.simulator.latencies import Percentiles
 from cubehook.simulator.load import HAPPENINGS, Load, LoadResult, NotRegisteredError, run_load
@@ -27,6 +28,8 @@ from cubehook.simulator.observers import Recorder, Story
 from cubehook.simulator.provider import Probing
 from cubehook.simulator.scenarios import DEFAULT_MIX, NAMES, Traffic, parse_mix
 from cubehook.simulator.sink import Behaviour, Received, Sink, Summary
+from cubehook.simulator.tls import VERSIONS as TLS_VERSIONS
+from cubehook.simulator.tls import Secure, read_secure
 from cubehook.text import printable
 
 
@@ -49,6 +52,8 @@ def simulate(argv: Sequence[str]) -> int:
             say = _sayer(story)
             where = f"{load.gateway.listen}, path {load.gateway.path}"
             say(f"a gateway at {where} waits for an application at {load.gateway.remote_url}")
+            if load.gateway.secure is not None:
+                say(f"it shows a certificate with the fingerprint {load.gateway.secure.pin}")
             observers.append(Story(say))
 
         async def main(reactor: Any, stop: Deferred[None]) -> int:
@@ -242,13 +247,6 @@ def _happening(text: str) -> tuple[float, str]:
     return _number(0)(seconds), name
 
 
-def _application_url(text: str) -> str:
-    config_rules.gateway_url(text)
-    if not text.startswith("http://"):
-        raise ValueError("the simulator speaks http only")
-    return text
-
-
 _SECONDS = _number(0, above=True)
 _SHARE = _number(0, 1)
 
@@ -269,7 +267,7 @@ def _simulate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--path", default="/cisco_xcc", help="its path (default: %(default)s)")
     parser.add_argument(
         "--remote-url",
-        type=_checked(_application_url),
+        type=_checked(config_rules.gateway_url),
         required=True,
         metavar="URL",
         help="the application's URL, as `remote-url` on a router",
@@ -329,6 +327,21 @@ def _simulate_parser() -> argparse.ArgumentParser:
         help=f"what happens so long after the first registration: {', '.join(HAPPENINGS)}; may be repeated",
     )
 
+    secure = parser.add_argument_group("secure mode (uc secure-wsapi)")
+    secure.add_argument(
+        "--tls", action="store_true", help="take registrations over TLS, with a certificate of its own making"
+    )
+    secure.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="with this certificate and its chain instead (PEM)"
+    )
+    secure.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="its key, if that is not in the same file"
+    )
+    secure.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="authorities of applications (default: any)"
+    )
+    secure.add_argument("--tls-version", choices=TLS_VERSIONS, help="the only version that it speaks")
+
     load = parser.add_argument_group("load and measurement")
     load.add_argument("--load", action="store_true", help="no story; measure the answers")
     load.add_argument("--warm-up", type=_number(0), metavar="SECONDS", help="before measuring (default: 5)")
@@ -359,11 +372,28 @@ def _simulate_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _secure(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Secure | None:
+    certificate, key, authorities = arguments.tls_cert, arguments.tls_key, arguments.tls_ca
+    if not (arguments.tls or certificate):
+        if key or authorities or arguments.tls_version:
+            parser.error("--tls-key, --tls-ca and --tls-version are for --tls or --tls-cert")
+        return None
+    if key and not certificate:
+        parser.error("--tls-key is that of --tls-cert")
+    try:
+        return read_secure(certificate, key, authorities, arguments.tls_version)
+    except TlsFileError as error:
+        parser.error(str(error))
+
+
 def _load(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Load:
     if not arguments.load and (arguments.duration or arguments.warm_up):
         parser.error("--duration and --warm-up are for --load")
     if not arguments.path.startswith("/"):
         parser.error("--path begins with a slash")
+    secure = _secure(arguments, parser)
+    if secure is None and arguments.remote_url.startswith("https:"):
+        parser.error("--remote-url is https: that needs --tls, as on a router")
     return Load(
         gateway=Settings(
             remote_url=arguments.remote_url,
@@ -381,6 +411,7 @@ def _load(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Loa
             persistent=arguments.persistent,
             line_breaks=arguments.line_breaks,
             negative_loss=arguments.prober_loss,
+            secure=secure,
             speed=arguments.speed,
         ),
         traffic=Traffic(

@@ -22,6 +22,7 @@ from cubehook.events import Micros
 from cubehook.simulator.http import Answer, Exchange, Poster, Request, Server, response
 from cubehook.simulator.provider import Prober, ProberState, Probing, Provider, Registration
 from cubehook.simulator.scenarios import Script, Step, Traffic, arrivals, scripts
+from cubehook.simulator.tls import Secure
 from cubehook.simulator.wire import EVENT_NAMES, FILTER_WORDS, notification
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
@@ -63,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Share of notifications that are laid out with line breaks."""
     negative_loss: bool = True
     """False keeps events coming while the prober is negative, which no router does."""
+    secure: Secure | None = None
+    """Secure mode: TLS for applications that register, and to the application if its URL is https."""
     speed: float = 1.0
     """How many times faster than life calls go; neither their rate nor the prober is changed."""
 
@@ -247,10 +250,12 @@ class SimulatedGateway:
         self._provider = Provider(settings.remote_url, settings.probing, self, random.getrandbits(22))
         self._registration_id = ""
         self._server = Server(self._request, settings.max_connections)
+        to_application = settings.secure if settings.remote_url.startswith("https:") else None
         self._poster = Poster(
             reactor,
             settings.remote_url,
             CLIENT_HEADERS,
+            tls=to_application,
             connections=settings.connections,
             persistent=settings.persistent,
             timeout=settings.probing.response_timeout,
@@ -286,7 +291,9 @@ class SimulatedGateway:
 
     async def start(self) -> None:
         """Listen, and tell the application that the provider is in service; CannotListenError."""
-        self.url = await self._server.listen(self._reactor, self.settings.listen) + self.settings.path
+        settings = self.settings
+        origin = await self._server.listen(self._reactor, settings.listen, settings.secure)
+        self.url = origin + settings.path
         self._status("IN_SERVICE")
 
     async def stop(self) -> None:

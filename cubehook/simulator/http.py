@@ -29,11 +29,14 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IListeningPort,
+    IProtocolFactory,
     IStreamClientEndpoint,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+
+from cubehook.simulator.tls import Secure, over_tls, to_application
 
 MAX_HEAD = 64 << 10
 """Bytes of a request's or an answer's first line and headers."""
@@ -209,12 +212,25 @@ class Poster:
     """
 
     def __init__(
-        self, reactor: Any, url: str, headers: bytes, *, connections: int, persistent: bool, timeout: float
+        self,
+        reactor: Any,
+        url: str,
+        headers: bytes,
+        *,
+        connections: int,
+        persistent: bool,
+        timeout: float,
+        tls: Secure | None = None,
     ) -> None:
-        """`headers` follow Content-Length in the head, each line with its end; ValueError for a bad URL."""
+        """
+        `headers` follow Content-Length in the head, each line with its end; ValueError for a bad URL.
+
+        It must be https with `tls`, and http without.
+        """
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"{url!r} is not an http URL with a host")
+        scheme = "http" if tls is None else "https"
+        if parts.scheme != scheme or not parts.hostname:
+            raise ValueError(f"{url!r} is not an {scheme} URL with a host")
         target = parts.path or "/"
         if parts.query:
             target += f"?{parts.query}"
@@ -225,7 +241,10 @@ class Poster:
         self._timeout = timeout
         self._persistent = persistent
         self._limit = connections
-        self._endpoint = _endpoint(reactor, parts.hostname, parts.port or 80, timeout)
+        port = parts.port or (80 if tls is None else 443)
+        self._endpoint = _endpoint(reactor, parts.hostname, port, timeout)
+        if tls is not None:
+            self._endpoint = to_application(tls, self._endpoint)
         self._factory = Factory.forProtocol(lambda: _PosterConnection(self))
         self._factory.noisy = False
         self._waiting: deque[Exchange] = deque()
@@ -499,14 +518,18 @@ class Server:
         self._port: IListeningPort | None = None
         self._closed: Deferred[None] | None = None
 
-    async def listen(self, reactor: Any, endpoint: str) -> str:
+    async def listen(self, reactor: Any, endpoint: str, tls: Secure | None = None) -> str:
         """Open `endpoint`, a Twisted endpoint string; `http://HOST:PORT` to reach it.  CannotListenError."""
-        self._port = await serverFromString(reactor, endpoint).listen(self._factory)
+        factory: IProtocolFactory = self._factory
+        if tls is not None:
+            factory = over_tls(tls, factory)
+        self._port = await serverFromString(reactor, endpoint).listen(factory)
         address = self._port.getHost()
         host = getattr(address, "host", "127.0.0.1")
         if host in ("0.0.0.0", "::"):  # noqa: S104 - everywhere is also here
             host = "127.0.0.1"
-        return f"http://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
+        scheme = "http" if tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
 
     async def close(self) -> None:
         """Stop listening and end every connection, in mid-request too; done once they are gone."""

@@ -8,8 +8,10 @@ under way at a time, each on a connection of its own, and one that met a closed 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from io import BytesIO
 from itertools import count
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from OpenSSL import SSL
@@ -26,6 +28,7 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -35,7 +38,8 @@ from zope.interface import implementer
 
 from cubehook import __version__
 from cubehook.config import Cube
-from cubehook.net.tls import UntrustedError, verified
+from cubehook.net.certificates import TlsFileError
+from cubehook.net.tls import Tls, TlsOptions, UntrustedError, is_old
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
@@ -69,6 +73,28 @@ _PROVIDER_URL = "provider_url must be the gateway's own, http://GATEWAY:8090/cis
 _FEW_CONNECTIONS = (
     "It may be busy, or the few connections it allows may all be taken: see `show wsapi http server`, and "
     "set `ip http max-connections 100`."
+)
+
+_OLD_TLS = (
+    "the router speaks no TLS of version {minimum} or later, or only ciphers of its age. Update it, set "
+    "`ip http tls-version TLSv1.2` there, or, if neither can be, let this cube have an older tls_minimum"
+)
+# What OpenSSL says; the first that fits is told.
+_TLS_REASONS = (
+    ("protocol version", _OLD_TLS),
+    ("unsupported protocol", _OLD_TLS),
+    ("handshake failure", _OLD_TLS),
+    ("too small", _OLD_TLS),
+    ("legacy renegotiation", _OLD_TLS),
+    ("certificate required", "the router wants a certificate of ours: client_certificate of this cube"),
+    (
+        "wrong version number",
+        "no TLS is spoken there: provider_url has the port of plain HTTP, or is no router's",
+    ),
+    (
+        "unknown ca",
+        "the router does not know the authority of our client_certificate: give it a trustpoint for it",
+    ),
 )
 
 
@@ -133,18 +159,65 @@ class FaultError(GatewayError):
         self.fault = fault
 
 
-def gateway_agent(reactor: IReactorTime) -> IAgent:
-    """An agent for requests to gateways: no kept connections, certificates verified, no egress policy."""
+def gateway_agent(reactor: IReactorTime, trust: GatewayTrust) -> IAgent:
+    """An agent for requests to a gateway: no kept connections, TLS as `trust` has it, no egress policy."""
     pool = HTTPConnectionPool(reactor, persistent=False)
-    return Agent(reactor, _PlatformTrust(), connectTimeout=CONNECT_SECONDS, pool=pool)
+    return Agent(reactor, trust, connectTimeout=CONNECT_SECONDS, pool=pool)
 
 
 @implementer(IPolicyForHTTPS)
-class _PlatformTrust:
-    """Accepts certificates of the platform's authorities for the host asked for, and says why not others."""
+class GatewayTrust:
+    """
+    Which certificates are taken for those of a cube's gateway, and what it is shown; files are in `folder`.
+
+    They are read for the first connection, and again when they change; TlsFileError where they are of no use.
+    """
+
+    _log = Logger()
+
+    def __init__(self, cube: Cube, folder: Path) -> None:
+        self._cube = cube
+        self._folder = folder
+        self._tls: Tls | None = None
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        return verified().creator(hostname.decode("ascii"))
+        if self._tls is None:
+            cube = self._cube
+            self._tls = Tls(
+                TlsOptions(
+                    ca_file=cube.ca_file,
+                    client_certificate=cube.client_certificate,
+                    client_key=cube.client_key,
+                ),
+                self._folder,
+                f"cube {cube.id}",
+                prefix=f"cubes.{cube.id}.",
+                peer="gateway",
+                pins=cube.pins,
+                minimum=cube.tls_minimum,
+            )
+        return self._tls.creator(hostname.decode("ascii"))
+
+    @property
+    def ends(self) -> datetime | None:
+        """When the certificate ends that the gateway showed last; None if it showed none, or is pinned."""
+        return None if self._tls is None else self._tls.ends
+
+    def reload(self) -> None:
+        """Read the files again for the next connection, changed or not."""
+        self._tls = None
+
+    def warn(self) -> None:
+        """Say in the log what is unsafe about this."""
+        cube = self._cube
+        if cube.enabled and is_old(cube.tls_minimum):
+            self._log.warn(
+                "Cube {cube}: TLS {minimum} and its weak ciphers are allowed (cubes.{cube}.tls_minimum): "
+                "whoever is in between may be able to read and change what is said to the gateway. Update "
+                "the router, and take that setting away",
+                cube=cube.id,
+                minimum=cube.tls_minimum,
+            )
 
 
 class GatewayClient:
@@ -355,11 +428,14 @@ class GatewayClient:
                 f"{where} did not take the connection within {CONNECT_SECONDS:g} s. Check that the router "
                 "is up, the route to it, and the firewall on the way."
             )
-        if isinstance(cause, SSL.Error | UntrustedError):
+        if isinstance(cause, TlsFileError):
+            return TlsError(f"No TLS connection to {where} can be made: {printable(str(cause), 1000)}.")
+        if isinstance(cause, UntrustedError):
             return TlsError(
-                f"No trusted TLS connection to {where}: {_tls_words(cause)}. Check the router's certificate "
-                "(its names, dates and issuer), and that `uc secure-wsapi` listens there."
+                f"No trusted TLS connection to {where}: {printable(str(cause), 1000)}. {self._pin_words()}"
             )
+        if isinstance(cause, SSL.Error):
+            return TlsError(f"No TLS connection to {where}: {self._tls_words(cause)}")
         if isinstance(cause, NoRouteError | ConnectError):
             return UnreachableError(
                 f"No connection to {where}: {printable(str(cause))} Check provider_url, the route to the "
@@ -373,6 +449,26 @@ class GatewayClient:
             f"{where} gave no HTTP answer that can be understood ({type(cause).__name__}: "
             f"{printable(str(cause))}). {_PROVIDER_URL}"
         )
+
+    def _pin_words(self) -> str:
+        cube = self._cube
+        if cube.pins:
+            return (
+                "If the router was given another certificate, let cubehook know it by pins of this cube: "
+                f"`cubehook pin {cube.id}` shows the certificate and the line to write."
+            )
+        return (
+            "Check the router's certificate (names, dates, issuer), and name its authority in ca_file; "
+            f"one that the router has signed itself must be pinned: see `cubehook pin {cube.id}`."
+        )
+
+    def _tls_words(self, error: SSL.Error) -> str:
+        reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        told = printable(", ".join(reason[-1] for reason in reasons)) or "the connection ended"
+        for reason, words in _TLS_REASONS:
+            if reason in told:
+                return f"{words.format(minimum=self._cube.tls_minimum)} (OpenSSL: {told})."
+        return f"{told}. Check that `uc secure-wsapi` and `ip http secure-server` listen there."
 
 
 class _Body(Protocol):
@@ -433,16 +529,9 @@ def _cause(error: BaseException) -> BaseException:
     """The one that tells most: the first that is not just the connection's end."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, CancelledError | SSL.Error | UntrustedError):
+        if isinstance(cause, CancelledError | SSL.Error | UntrustedError | TlsFileError):
             return cause
     return causes[0]
-
-
-def _tls_words(error: BaseException) -> str:
-    if isinstance(error, UntrustedError):
-        return printable(str(error))
-    reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return printable(", ".join(reason[-1] for reason in reasons)) or "the connection ended"
 
 
 def _fault_words(fault: xcc.Fault) -> str:

@@ -124,6 +124,29 @@ class Making(CubesCase):
         self.assertEqual(made.allow_from, ("192.0.2.0/24", "198.51.100.7", "203.0.113.0/24"))
         self.assertEqual((made.default_region, made.enabled, made.description), ("US", True, "Leeds"))
 
+    async def test_secure_mode(self) -> None:
+        digest = ":".join(["AB"] * 32)
+        secure = {
+            "provider_url": "https://192.0.2.12/cisco_xcc",
+            "pins": f"sha256 Fingerprint={digest}\r\n{digest.replace('AB', 'CD')}",
+            "client_certificate": "us.pem",
+            "tls_minimum": "1.1",
+        }
+        await self.browser.post("/cubes/_new", NEW | secure)
+        made = self.cubes.known["branch-12"]
+        self.assertEqual(made.pins, (digest, digest.replace("AB", "CD")))
+        self.assertEqual(
+            (made.ca_file, made.client_certificate, made.client_key, made.tls_minimum),
+            (None, "us.pem", None, "1.1"),
+        )
+        page = await self.browser.get("/cubes/branch-12")
+        self.assertIn("pinned; TLS 1.1 is allowed", page.text)
+        page = await self.browser.get("/cubes/branch-12/edit")
+        self.assertEqual(page.find("//textarea[@name='pins']").text.split(), list(made.pins))
+        self.assertEqual(page.find("//select[@name='tls_minimum']/option[@selected]").get("value"), "1.1")
+        page = await self.browser.post("/cubes/branch-12/edit", NEW | secure | {"pins": "AB:CD"})
+        self.assertIn("SHA-256 fingerprint", self.error(page, "pins"))
+
     async def test_not_enabled(self) -> None:
         await self.browser.post("/cubes/_new", {key: text for key, text in NEW.items() if key != "enabled"})
         self.assertFalse(self.cubes.known["branch-12"].enabled)

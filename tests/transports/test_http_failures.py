@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from cubehook.config import Egress
 from cubehook.interfaces import Sent
 from cubehook.net import agent, body
-from cubehook.net.tls import TlsFileError
+from cubehook.net.certificates import TlsFileError
 from cubehook.records import ErrorClass
 from tests.transports.support import (
     OK,

@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from cubehook.config import Webhook
 from cubehook.interfaces import Sent
-from cubehook.net.tls import UNVERIFIED, Tls, TlsFileError, TlsOptions, _platform_context
+from cubehook.net.certificates import TlsFileError
+from cubehook.net.tls import UNVERIFIED, Tls, TlsOptions, _platform_context
 from cubehook.records import ErrorClass
 from cubehook.transports.http import HttpOptions, HttpPlugin
 from tests.transports.support import (

@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -33,6 +34,7 @@ from cubehook.xcc.client import (
     FaultError,
     GatewayClient,
     GatewayError,
+    GatewayTrust,
     NotXccError,
     StatusError,
     TlsError,
@@ -168,7 +170,8 @@ class ClientTests(TestCase):
 
     def client(self, url: str, timeout: float = 5.0) -> GatewayClient:
         self.cube = Cube(id="hq", provider_url=url, application_url="http://192.0.2.20:8090/xcc/hq")
-        return GatewayClient(self.cube, gateway_agent(self.reactor), self.reactor, timeout, self.taps)
+        agent = gateway_agent(self.reactor, GatewayTrust(self.cube, Path()))
+        return GatewayClient(self.cube, agent, self.reactor, timeout, self.taps)
 
     async def fails(
         self, client: GatewayClient, kind: type[GatewayError], result: str, *words: str
@@ -415,7 +418,7 @@ class ClientTests(TestCase):
 
     async def test_untrusted_certificate(self) -> None:
         client = self.serve(answer(http(GRANT)), tls=self_signed())
-        await self.fails(client, TlsError, "tls", "self-signed", "uc secure-wsapi")
+        await self.fails(client, TlsError, "tls", "self-signed", "cubehook pin hq")
         self.assertEqual(self.gateway.requests, [])
 
     async def test_plain_where_tls_is_expected(self) -> None:
@@ -443,7 +446,7 @@ class ConnectTimeoutTests(SynchronousTestCase):
         cube = Cube(
             id="hq", provider_url="http://192.0.2.1:8090/cisco_xcc", application_url="http://192.0.2.20/x"
         )
-        client = GatewayClient(cube, gateway_agent(reactor), reactor)
+        client = GatewayClient(cube, gateway_agent(reactor, GatewayTrust(cube, Path())), reactor)
         asked = Deferred.fromCoroutine(client.register())
         # MemoryReactor connects to nobody, so nobody takes the connection.
         _host, port, _factory, timeout, _ = reactor.tcpClients[0]

@@ -18,7 +18,13 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+", re.ASCII)
 _PORT = re.compile(r"tcp6?:(?:port=)?(\d+)")
 _ID = re.compile(r"[^a-z0-9_-]+")
 
-FIELDS = ("id", "description", "provider_url", "application_url", "default_region", "allow_from", "enabled")
+FIELDS = (
+    *("id", "description", "provider_url", "application_url", "default_region", "allow_from", "enabled"),
+    *("pins", "ca_file", "client_certificate", "client_key", "tls_minimum"),
+)
+DEFAULT_TLS = "1.2"
+_LISTS = ("allow_from", "pins")
+_PIN_LABEL = re.compile(r"sha-?256\s+fingerprint\s*[:=]?\s*", re.ASCII | re.IGNORECASE)
 
 
 class Pages:
@@ -37,7 +43,7 @@ class Pages:
 
     @page("GET", "/cubes/_new", viewers=False)
     async def new(self, visit: Visit) -> Answer:
-        values = dict.fromkeys(FIELDS, "") | {"enabled": True}
+        values = dict.fromkeys(FIELDS, "") | {"enabled": True, "tls_minimum": DEFAULT_TLS}
         return self._form(visit, values, made=None)
 
     @page("POST", "/cubes/_new")
@@ -81,7 +87,7 @@ class Pages:
         if known.provisioned:
             return visit.go(_path(cube), _in_the_file(cube), kind="note")
         values = {name: getattr(known, name) for name in FIELDS}
-        values["allow_from"] = "\n".join(known.allow_from)
+        values |= {name: "\n".join(getattr(known, name)) for name in _LISTS}
         return self._form(visit, values, made=cube, tag=tag)
 
     @page("POST", "/cubes/<cube>/edit")
@@ -135,6 +141,7 @@ class Pages:
             tag=tag,
             error=error,
             wrong=fields,
+            fields=FIELDS,
             offered=self._offered(visit, "NAME"),
             near=urlsplit(visit.origin).hostname in ("localhost", "127.0.0.1", "::1"),
         )
@@ -157,7 +164,7 @@ class Pages:
 
 def _values(form: Form) -> dict[str, Any]:
     values: dict[str, Any] = {name: form.text(name) for name in FIELDS}
-    values["allow_from"] = form.raw("allow_from")
+    values |= {name: form.raw(name) for name in _LISTS}
     values["enabled"] = form.checked("enabled")
     return values
 
@@ -170,7 +177,11 @@ def _body(values: dict[str, Any], *, with_id: bool) -> dict[str, Any]:
         "default_region": values["default_region"].upper() or None,
         "allow_from": values["allow_from"].replace(",", " ").split(),
         "enabled": values["enabled"],
+        # With or without what OpenSSL prints before it.
+        "pins": _PIN_LABEL.sub("", values["pins"]).replace(",", " ").split(),
+        "tls_minimum": values["tls_minimum"] or DEFAULT_TLS,
     }
+    body |= {name: values[name] or None for name in ("ca_file", "client_certificate", "client_key")}
     return {"id": values["id"], **body} if with_id else body
 
 
