@@ -42,7 +42,11 @@ class ArgumentTests(SynchronousTestCase):
         url = ("--remote-url", "http://192.0.2.20:8090/xcc/hq")
         for arguments, words in (
             ((), "--remote-url"),
-            (("--remote-url", "https://192.0.2.20/x"), "http only"),
+            (("--remote-url", "https://192.0.2.20/x"), "needs --tls"),
+            ((*url, "--tls-version", "1.1"), "are for --tls or --tls-cert"),
+            ((*url, "--tls", "--tls-key", "x"), "that of --tls-cert"),
+            ((*url, "--tls-cert", "/nonexistent"), "--tls-cert: /nonexistent cannot be read"),
+            ((*url, "--tls", "--tls-ca", "/nonexistent"), "--tls-ca: /nonexistent cannot be read"),
             (("--remote-url", "nonsense"), "http"),
             ((*url, "--mix", "nonsense"), "no scenario 'nonsense'"),
             ((*url, "--rate", "0"), "above 0"),
