@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
+from cubehook.api.settings import shown_duration
+from cubehook.config import Breaker, Delivery
 from cubehook.console.options import Transport, given, shown
 from cubehook.console.routes import Form
 from cubehook.events import CallState, NoticeType
@@ -25,6 +29,9 @@ PAYLOADS = (
 """Choices of a payload: the value, its name, and what it is for.  Some are presets."""
 
 _PRESETS = ("slack", "teams", "form")
+
+BREAKER = ("failures", "share", "minimum", "window", "first", "longest")
+"""The keys of a webhook's breaker; each has a field `breaker.KEY`."""
 
 
 class Header(NamedTuple):
@@ -66,12 +73,13 @@ class Fields:
         self.concurrency = ""
         self.disable_after = ""
         self.expire: dict[str, str] = {}
+        self.breaker: dict[str, str] = {}
 
     @property
     def advanced(self) -> bool:
         """Whether anything is set that most webhooks leave to the defaults."""
         texts = (self.timeout, self.retry, self.jitter, self.concurrency, self.disable_after, self.secret)
-        return any(texts) or any(self.expire.values())
+        return any(texts) or any(self.expire.values()) or any(self.breaker.values())
 
     @classmethod
     def of(cls, webhook: Any, transports: Mapping[str, Transport]) -> Fields:
@@ -100,6 +108,8 @@ class Fields:
         fields.concurrency = _number(webhook.concurrency)
         fields.disable_after = webhook.disable_after or ""
         fields.expire = {str(state): _number(seconds) for state, seconds in webhook.expire.items()}
+        if webhook.breaker is not None:
+            fields.breaker = breaker_shown(webhook.breaker)
         return fields
 
     @classmethod
@@ -119,6 +129,7 @@ class Fields:
         pairs = zip(form.all("header-name"), form.all("header-value"), strict=False)
         fields.headers = [Header(name, value) for name, value in pairs if name or value]
         fields.expire = {state: form.text(f"expire.{state}") for state in STATES}
+        fields.breaker = {key: form.text(f"breaker.{key}") for key in BREAKER}
         transport = transports.get(fields.transport)
         if transport is not None:
             fields.options = {
@@ -129,8 +140,14 @@ class Fields:
             }
         return fields
 
-    def body(self, form: Form, transports: Mapping[str, Transport], *, new: bool) -> dict[str, Any]:
-        """What the API is sent to make the webhook, or to change one."""
+    def body(
+        self, form: Form, transports: Mapping[str, Transport], breaker: Breaker, *, new: bool
+    ) -> dict[str, Any]:
+        """
+        What the API is sent to make the webhook, or to change one.
+
+        `breaker` is what the service has for webhooks without one: it fills in what was left empty of one.
+        """
         transport = transports.get(self.transport)
         body: dict[str, Any] = {
             "name": self.name,
@@ -152,6 +169,7 @@ class Fields:
             "concurrency": _value(self.concurrency),
             "disable_after": self.disable_after or None,
             "expire": {state: _value(text) for state, text in self.expire.items() if text},
+            "breaker": self._breaker(breaker),
             **self._payload(),
         }
         if transport is None:
@@ -163,6 +181,13 @@ class Fields:
                 body["secret"] = self.secret
         return body
 
+    def _breaker(self, fallback: Breaker) -> dict[str, Any] | None:
+        typed = {key: text for key, text in self.breaker.items() if text}
+        if not typed:
+            return None
+        given = {key: _share(text) if key == "share" else _value(text) for key, text in typed.items()}
+        return structs.asdict(fallback) | given
+
     def _payload(self) -> dict[str, Any]:
         if self.payload in _PRESETS:
             # Only its own encoding goes with a preset, and that is what it has without being told.
@@ -170,6 +195,24 @@ class Fields:
             return {"payload": "template", "preset": self.payload, "template": None, "encoding": encoding}
         template = self.template if self.payload == "template" else None
         return {"payload": self.payload, "preset": None, "template": template or None}
+
+
+def breaker_shown(breaker: Breaker) -> dict[str, str]:
+    """A breaker's settings as their fields have them, the share in percent."""
+    given = structs.asdict(breaker)
+    return {key: _number(round(given[key] * 100, 6) if key == "share" else given[key]) for key in BREAKER}
+
+
+def defaults_shown(delivery: Delivery) -> dict[str, Any]:
+    """What holds for a webhook whose fields are left empty, by their names."""
+    return {
+        "retry": ", ".join(map(_number, delivery.retry)),
+        "jitter": _number(round(delivery.jitter * 100, 6)),
+        "timeout": _number(delivery.timeout),
+        "concurrency": _number(delivery.concurrency),
+        "disable_after": shown_duration(delivery.disable_after),
+        "breaker": breaker_shown(delivery.breaker),
+    }
 
 
 def _number(value: float | None) -> str:

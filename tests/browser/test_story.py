@@ -6,6 +6,7 @@ from playwright.sync_api import Page, expect
 
 from cubehook.simulator.sink import Behaviour, Received
 from tests.browser.case import BrowserCase
+from tests.functional.harness import free_port
 
 
 class StoryTests(BrowserCase):
@@ -29,6 +30,8 @@ class StoryTests(BrowserCase):
         watch.allowed.add(422)  # a form that is refused
         await self.browse(self.add_a_webhook, page)
         await self.browse(page.goto, f"{self.url}/calls")
+        self.assertEqual(len(self.got), 1, "the test")
+        self.got.clear()
         made = self.call(hold=3600.0)
         await self.browse(self.watch_it_come, page, str(made.script.calling))
         self.assertTrue(self.gateway.release_call(made.call_ids[0], 16))
@@ -100,9 +103,25 @@ class StoryTests(BrowserCase):
         page.get_by_label("URL", exact=True).fill(f"http://127.0.0.1:{self.sink_port}/crm")
         page.get_by_role("radio", name="Full").check()
         expect(page.locator("#preview")).to_contain_text('"sequence"')
+        self.try_what_is_typed(page)
         page.get_by_role("button", name="Add Webhook").click()
         expect(page.get_by_role("heading", name="CRM", level=1)).to_be_visible()
         expect(page.locator("#secret")).to_contain_text("whsec_")
+
+    def try_what_is_typed(self, page: Page) -> None:
+        """By the keyboard: whoever sends a test is where they were when the answer has come."""
+        button = page.get_by_role("button", name="Send test")
+        page.get_by_label("URL", exact=True).fill(f"http://127.0.0.1:{free_port()}/")
+        button.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#tried .notice")).to_contain_text("Connection refused")
+        expect(button).to_be_focused()
+        page.get_by_label("URL", exact=True).fill(f"http://127.0.0.1:{self.sink_port}/crm")
+        button.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#tried")).to_contain_text("webhook-signature")
+        # What a screen reader is told.
+        expect(page.get_by_role("status").filter(has_text="200 OK")).to_be_visible()
 
     def watch_it_come(self, page: Page, calling: str) -> None:
         board = page.locator("#board")

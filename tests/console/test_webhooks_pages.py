@@ -218,10 +218,44 @@ class Making(WebhooksCase):
         self.webhooks.create = create  # type: ignore[method-assign]
         page = await self.browser.post("/webhooks/_new", NEW)
         self.assertIn("a URL", self.error(page, "options.http.proxy"))
+        self.assertEqual(self.error(page, "breaker.share"), "less")
         notice = page.find("//div[contains(@class, 'notice-failed')]").text_content()
-        self.assertIn("breaker.share", notice)
         self.assertIn("options.odd", notice)
         self.assertNotIn("options.proxy", notice)
+
+    async def test_breaker(self) -> None:
+        typed = {"breaker.failures": "3", "breaker.share": "25 %", "breaker.longest": "600"}
+        await self.browser.post("/webhooks/_new", [*NEW, *typed.items()])
+        made = self.webhooks.known["ops-channel"]
+        # What is left empty is as the service has it.
+        self.assertEqual(made.breaker, config.Breaker(failures=3, share=0.25, longest=600.0))
+        page = await self.browser.get("/webhooks/ops-channel/edit")
+        self.assertEqual(len(page.tree.xpath("//details[@class='section' and @open]")), 1)
+        shown = dict(self.form(page))
+        self.assertEqual(
+            [shown[f"breaker.{key}"] for key in ("failures", "share", "window")], ["3", "25", "60"]
+        )
+        await self.browser.post("/webhooks/ops-channel/edit", self.form(page))
+        self.assertEqual(self.webhooks.known["ops-channel"].breaker, made.breaker)
+        page = await self.browser.get("/webhooks/ops-channel")
+        self.assertIn(
+            "after 3 failures in a row, or when 25 % of at least 20 attempts in 1 min fail", page.text
+        )
+
+    async def test_breaker_as_the_service_has_it(self) -> None:
+        await self.browser.post("/webhooks/_new", [*NEW, ("breaker.failures", ""), ("breaker.first", " ")])
+        self.assertIsNone(self.webhooks.known["ops-channel"].breaker)
+        page = await self.browser.get("/webhooks/_new")
+        self.assertEqual(page.find("//input[@name='breaker.failures']").get("placeholder"), "10")
+        self.assertEqual(page.find("//input[@name='breaker.share']").get("placeholder"), "50")
+
+    async def test_breaker_that_cannot_be(self) -> None:
+        page = await self.browser.post("/webhooks/_new", [*NEW, ("breaker.minimum", "some")])
+        self.assertEqual(page.status, 422)
+        self.assertIn('"some"', self.error(page, "breaker.share"))
+        field = page.find("//input[@name='breaker.minimum']")
+        self.assertEqual((field.get("value"), field.get("aria-invalid")), ("some", "true"))
+        self.assertEqual(len(page.tree.xpath("//details[@class='section' and @open]")), 1)
 
     async def test_unknown_transport(self) -> None:
         fields = [pair for pair in NEW if pair[0] != "transport"] + [("transport", "<b>")]
@@ -414,6 +448,56 @@ class Trying(WebhooksCase):
                 self.assertIn(each, words)
             self.assertEqual(page.tree.xpath("//script[not(@src)]"), [])
             self.assertEqual(bool(page.tree.xpath("//nav")), not headers)
+
+    async def test_what_is_typed_is_tried_and_not_kept(self) -> None:
+        known = dict(self.webhooks.known)
+        for headers in ({}, {"hx_request": "true"}):
+            fields = [*NEW, ("secret", "whsec_" + "A" * 44), ("sample", "DISCONNECTED"), ("do", "test")]
+            page = await self.browser.post("/webhooks/_new", fields, **headers)
+            self.assertEqual(page.status, 200)
+            self.assertIn("Taken", page.find("//*[@id='tried']").text_content())
+            webhook, state = self.webhooks.tried.pop()
+            self.assertEqual(
+                (webhook.url, webhook.headers), ("https://hooks.example/calls", {"X-Key": "hunter2"})
+            )
+            self.assertEqual((webhook.secret, state), ("whsec_" + "A" * 44, CallState.DISCONNECTED))
+            self.assertEqual(bool(page.tree.xpath("//nav")), not headers)
+            if not headers:
+                # Nothing typed is lost.
+                self.assertEqual(page.find("//input[@id='name']").get("value"), "Ops Channel")
+        self.assertEqual(self.webhooks.known, known)
+
+    async def test_changes_that_are_typed_are_tried_with_what_is_kept(self) -> None:
+        self.webhooks.known["crm"] = config.Webhook(
+            id="crm", url="https://crm.example/", headers={"Authorization": "Bearer t0p"}
+        )
+        page = await self.browser.get("/webhooks/crm/edit")
+        fields = [(name, value) for name, value in self.form(page) if name != "url"]
+        await self.browser.post(
+            "/webhooks/crm/edit",
+            [*fields, ("url", "https://new.example/"), ("do", "test")],
+            hx_request="true",
+        )
+        webhook, state = self.webhooks.tried.pop()
+        self.assertEqual((webhook.id, webhook.url), ("crm", "https://new.example/"))
+        self.assertEqual((webhook.headers, state), ({"Authorization": "Bearer t0p"}, CallState.ALERTING))
+        self.assertEqual(self.webhooks.known["crm"].url, "https://crm.example/")
+
+    async def test_what_is_typed_and_cannot_be(self) -> None:
+        fields = [*NEW, ("timeout", "soon"), ("do", "test")]
+        page = await self.browser.post("/webhooks/_new", fields, hx_request="true")
+        tried = page.find("//*[@id='tried']").text_content()
+        self.assertIn("timeout", tried)
+        self.assertNotIn("settings.", tried)
+        page = await self.browser.post("/webhooks/_new", fields)
+        self.assertEqual(page.status, 422)
+        self.assertIn('"soon"', self.error(page, "timeout"))
+        self.assertEqual(self.webhooks.tried, [])
+
+    async def test_viewers_try_nothing(self) -> None:
+        viewer = self.browse(session=VIEWER)
+        self.assertEqual((await viewer.post("/webhooks/_new", [*NEW, ("do", "test")])).status, 403)
+        self.assertEqual(self.webhooks.tried, [])
 
     async def test_refused(self) -> None:
         async def try_out(webhook: config.Webhook, state: CallState) -> Attempt:

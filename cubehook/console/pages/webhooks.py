@@ -15,7 +15,7 @@ from cubehook.console.preview import preview_of
 from cubehook.console.problems import Problems, by_field
 from cubehook.console.routes import Answer, Visit, page
 from cubehook.console.telling_webhooks import standing, success
-from cubehook.console.webhook_form import METHODS, NOTICES, PAYLOADS, STATES, Fields
+from cubehook.console.webhook_form import METHODS, NOTICES, PAYLOADS, STATES, Fields, defaults_shown
 from cubehook.console.zones import typed_time, zone_name, zone_of
 from cubehook.transports.registry import find_transports
 
@@ -25,12 +25,14 @@ _ID = re.compile(r"[^a-z0-9]+")
 SHOWN = frozenset((
     "id", "name", "description", "enabled", "url", "method", "transport", "states", "cubes", "granularity",
     "notices", "headers", "payload", "template", "preset", "encoding", "secret", "timeout", "retry", "jitter",
-    "concurrency", "disable_after", "expire",
+    "concurrency", "disable_after", "expire", "breaker",
 ))
 # fmt: on
 """Keys beside whose fields it is shown what is wrong with them."""
 
-_ADVANCED = frozenset(("timeout", "retry", "jitter", "concurrency", "disable_after", "expire", "secret"))
+_ADVANCED = frozenset(
+    ("timeout", "retry", "jitter", "concurrency", "disable_after", "expire", "breaker", "secret")
+)
 
 
 class Pages:
@@ -68,8 +70,19 @@ class Pages:
         known = values["webhook"]
         transport = self._known_transports().get(known.transport)
         shown: dict[str, Any] = {"secret": None, "former_until": None, "new": False, "tried": None}
-        shown |= {"refused": None, "again": None, "transport": transport, "tag": tag}
-        shown |= {"zone": zone_name(zone_of(visit.cookie)), "answered": bool(more)}
+        shown |= {
+            "refused": None,
+            "wrong": {},
+            "again": None,
+            "transport": transport,
+            "tag": tag,
+            "states": STATES,
+        }
+        shown |= {
+            "zone": zone_name(zone_of(visit.cookie)),
+            "answered": bool(more),
+            "sample": visit.form.text("state"),
+        }
         return visit.show("webhook.html", **values, **{**shown, **more})
 
     # Making and changing
@@ -80,15 +93,15 @@ class Pages:
 
     @page("POST", "/webhooks/_new")
     async def make(self, visit: Visit) -> Answer:
-        transports = self._known_transports()
-        fields = Fields.sent(visit.form, transports)
+        fields = Fields.sent(visit.form, self._known_transports())
         if not fields.id:
             fields.id = id_from(fields.name)
-        body = fields.body(visit.form, transports, new=True)
+        if visit.form.text("do") == "test":
+            return await self._try_typed(visit, fields, made=None)
         if visit.form.text("do") == "preview":
             return await self._form(visit, fields, made=None)
         try:
-            webhook = await visit.ask("create_webhook", body=body)
+            webhook = await visit.ask("create_webhook", body=self._body(visit, fields, new=True))
         except (InvalidError, ConflictError) as error:
             return await self._form(visit, fields, made=None, error=error)
         if getattr(webhook, "secret", None) and not fields.secret:
@@ -96,6 +109,10 @@ class Pages:
         return visit.go(
             _path(webhook.id), f"{webhook.name or webhook.id} is there. Send a test to see how it goes"
         )
+
+    def _body(self, visit: Visit, fields: Fields, *, new: bool = False) -> dict[str, Any]:
+        breaker = visit.desk.settings.delivery.breaker
+        return fields.body(visit.form, self._known_transports(), breaker, new=new)
 
     @page("GET", "/webhooks/<webhook>/edit", viewers=False)
     async def edit(self, visit: Visit, webhook: str) -> Answer:
@@ -110,27 +127,59 @@ class Pages:
 
     @page("POST", "/webhooks/<webhook>/edit")
     async def change(self, visit: Visit, webhook: str) -> Answer:
-        transports = self._known_transports()
-        fields = Fields.sent(visit.form, transports)
+        fields = Fields.sent(visit.form, self._known_transports())
         fields.id = webhook
         tag = visit.form.text("tag")
+        if visit.form.text("do") == "test":
+            return await self._try_typed(visit, fields, made=webhook, tag=tag)
         if visit.form.text("do") == "preview":
             return await self._form(visit, fields, made=webhook, tag=tag)
-        body = fields.body(visit.form, transports, new=False)
         try:
-            await visit.ask("change_webhook", webhook=webhook, body=body, seen=tag)
+            await visit.ask("change_webhook", webhook=webhook, body=self._body(visit, fields), seen=tag)
         except (InvalidError, ConflictError, PreconditionFailedError) as error:
             return await self._form(visit, fields, made=webhook, tag=tag, error=error)
         return visit.go(_path(webhook), "Saved")
 
     @page("POST", "/webhooks/_preview")
     async def preview(self, visit: Visit) -> Answer:
-        transports = self._known_transports()
-        body = Fields.sent(visit.form, transports).body(visit.form, transports, new=False)
+        body = self._body(visit, Fields.sent(visit.form, self._known_transports()))
         return visit.show("webhook_preview.html", preview=await preview_of(visit, body))
 
+    async def _try_typed(self, visit: Visit, fields: Fields, *, made: str | None, tag: str = "") -> Answer:
+        """Send a test of what the form says, whether or not that is kept: beside the form."""
+        settings = self._body(visit, fields)
+        if fields.secret and made is None:
+            settings["secret"] = fields.secret
+        body: dict[str, Any] = {"settings": settings}
+        state = visit.form.text("sample") or next(iter(fields.states), "")
+        if state:
+            body["state"] = state
+        tried: Any = None
+        error: ApiError | None = None
+        try:
+            if made is None:
+                attempt = await visit.ask("test_settings", body=body)
+            else:
+                attempt = await visit.ask("test_webhook", webhook=made, body=body)
+            tried = attempt_shown(attempt)
+        except (ConflictError, InvalidError) as refusal:
+            error = refusal
+            error.fields = {key.removeprefix("settings."): words for key, words in error.fields.items()}
+        if visit.live:
+            refused = None if error is None else error.message
+            wrong = {} if error is None else error.fields
+            return visit.show("webhook_tried.html", tried=tried, refused=refused, wrong=wrong)
+        return await self._form(visit, fields, made=made, tag=tag, error=error, tried=tried)
+
     async def _form(
-        self, visit: Visit, fields: Fields, *, made: str | None, tag: str = "", error: ApiError | None = None
+        self,
+        visit: Visit,
+        fields: Fields,
+        *,
+        made: str | None,
+        tag: str = "",
+        error: ApiError | None = None,
+        tried: Any = None,
     ) -> Answer:
         cubes = await visit.ask("list_cubes", query={"limit": 200})
         problems = dict(error.fields) if error is not None else {}
@@ -138,7 +187,7 @@ class Pages:
             problems["id"] = error.message
         exact = Problems(problems)
         transports = self._known_transports()
-        body = fields.body(visit.form, transports, new=False)
+        body = self._body(visit, fields)
         known = {option.key for option in _options_of(transports, fields.transport)}
         return visit.show(
             "webhook_form.html",
@@ -163,6 +212,10 @@ class Pages:
             open_options=_open(transports, fields, problems),
             advanced=fields.advanced or bool(_ADVANCED & {_first(key) for key in problems}),
             payloads=PAYLOADS,
+            defaults=defaults_shown(visit.desk.settings.delivery),
+            tried=tried,
+            refused=None,
+            sample=visit.form.text("sample"),
         )
 
     @page("POST", "/webhooks/<webhook>/remove")
@@ -187,7 +240,7 @@ class Pages:
         except (ConflictError, InvalidError) as error:
             refused = error.message
         if visit.live:
-            return visit.show("webhook_tried.html", tried=tried, refused=refused)
+            return visit.show("webhook_tried.html", tried=tried, refused=refused, wrong={})
         values, tag = await self._values(visit, webhook)
         return self._page(visit, values, tag, tried=tried, refused=refused)
 

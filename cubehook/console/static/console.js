@@ -238,6 +238,30 @@
     stale(!(xhr && xhr.status && xhr.status < 502));
   });
 
+  // What an action says for itself: that it is under way, then the gist of what came back. data-says="ID"
+
+  function sayer(event) {
+    var source = event.detail.elt && event.detail.elt.closest && event.detail.elt.closest("[data-says]");
+    return source && document.getElementById(source.dataset.says);
+  }
+  document.addEventListener("htmx:beforeSend", function (event) {
+    var place = sayer(event);
+    if (!place) return;
+    place.classList.remove("sr");
+    put(place, "Sending …");
+  });
+  document.addEventListener("htmx:afterRequest", function (event) {
+    var place = sayer(event);
+    if (!place) return;
+    if (!event.detail.successful) return put(place, "That did not work: try again.");
+    // Once what came stands in the page, only those who do not see it must be told.
+    setTimeout(function () {
+      place.classList.add("sr");
+      var gist = document.querySelector("#tried [data-gist]");
+      put(place, gist ? gist.textContent.trim() : "");
+    });
+  });
+
   document.addEventListener("DOMContentLoaded", start);
 
   function start() {
