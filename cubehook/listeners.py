@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
@@ -19,6 +18,7 @@ from twisted.web.resource import IResource
 from cubehook.config import Listen
 from cubehook.config_rules import endpoint_parts
 from cubehook.events import Micros
+from cubehook.net import inherited
 from cubehook.net.admission import Admission
 from cubehook.net.site import AccessSite, LimitedRequest
 
@@ -38,10 +38,7 @@ class ListenError(Exception):
     """An endpoint, that of `key`, cannot be listened on; the text says which, why, and what to do."""
 
     def __init__(self, key: str, endpoint: str, words: str) -> None:
-        super().__init__(
-            f"cannot listen on {endpoint} ({key}): {words}. Is it running already, or does another program "
-            "use the port?"
-        )
+        super().__init__(f"cannot listen on {endpoint} ({key}): {words}")
         self.key = key
         self.endpoint = endpoint
         self.words = words
@@ -108,8 +105,9 @@ class Listeners:
         site = AccessSite(group.root, self._access, self._now, self._reactor, group.admission)
         port = self.port(group.key, endpoint, site)
         site.plain = getattr(port, "factory", None) is site
-        # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.
-        if isinstance(port, Port) and "backlog=" not in endpoint:
+        # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.  Of a
+        # socket of systemd's, its unit decides.
+        if isinstance(port, Port) and "backlog=" not in endpoint and not inherited.is_inherited(endpoint):
             port.socket.listen(BACKLOG)
         group.open[endpoint] = port
         self._sites.append(site)
@@ -117,12 +115,19 @@ class Listeners:
     def port(self, key: str, endpoint: str, factory: IProtocolFactory) -> IListeningPort:
         """A port for somebody else's use; ListenError if there can be none."""
         outcome: list[IListeningPort | Failure] = []
-        serverFromString(self._reactor, endpoint).listen(factory).addBoth(outcome.append)
+        try:
+            listening = inherited.server(self._reactor, endpoint)
+        except inherited.InheritedError as error:
+            raise ListenError(key, endpoint, str(error)) from None
+        _ = listening.listen(factory).addBoth(outcome.append)
         # Every endpoint that can be written in the configuration listens at once or fails at once.
         port = outcome[0]
         if isinstance(port, Failure):
             reason = getattr(port.value, "socketError", port.value)
-            raise ListenError(key, endpoint, getattr(reason, "strerror", None) or str(reason))
+            words = getattr(reason, "strerror", None) or str(reason)
+            raise ListenError(
+                key, endpoint, f"{words}. Is it running already, or does another program use the port?"
+            )
         _log.info("Listening on {address} ({key})", address=_address(port), key=key)
         return port
 

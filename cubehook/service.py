@@ -50,6 +50,7 @@ from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
 from cubehook.ids import Ids
 from cubehook.intake import Intake
 from cubehook.listeners import ListenError, Listeners, allow_many_connections
+from cubehook.net import inherited
 from cubehook.net.site import AccessSite
 from cubehook.notices import about_webhook
 from cubehook.operations import rates
@@ -58,6 +59,7 @@ from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
 from cubehook.operations.status import ServiceStatus
+from cubehook.operations.systemd import Notifier, Supervision, in_words
 from cubehook.operations.trace import Traces, Tracing
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
 from cubehook.sampling import LOOK_SECONDS, Sampler
@@ -102,7 +104,7 @@ class CubehookService(Service):
 
     `ready` fires once requests are answered and every cube has begun to register; it fails if
     the service could not start, and then the reactor is stopped and the process will exit with 1.
-    `on_event`, if given, hears of every event, after the commit.
+    `on_event`, if given, hears of every event, after the commit; `notifier` how the service does.
     """
 
     _log = Logger()
@@ -112,6 +114,7 @@ class CubehookService(Service):
         settings: config.Config,
         reactor: Any,
         on_event: Callable[[Event], None] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
@@ -187,6 +190,7 @@ class CubehookService(Service):
         self._status = ServiceStatus(settings, metrics, self.problems, wall_clock)
         self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
         self._console = Console(Desk(self.faces.parts, self.faces.gate, settings, self.problems, wall_clock))
+        self.supervision = Supervision(notifier, reactor, self._in_words, self.store.stuck)
         self._gauges()
 
     # Starting
@@ -216,6 +220,7 @@ class CubehookService(Service):
         except ListenError as error:
             raise self._not_listening(error) from None
         self._open_manhole()
+        inherited.tell_unused(os.environ)
 
     def _open_manhole(self) -> None:
         settings = self._settings
@@ -270,6 +275,7 @@ class CubehookService(Service):
     def startService(self) -> None:
         """Begin to start; `ready` tells how it went."""
         super().startService()  # type: ignore[no-untyped-call]
+        self.supervision.starting()
         self._starting = Deferred.fromCoroutine(self._start())
         _ = self._starting.addErrback(self._not_started)
 
@@ -315,6 +321,7 @@ class CubehookService(Service):
                 file=settings.source or "cubehook.toml",
             )
         self.ready.callback(None)
+        self.supervision.ready()
 
     async def _first_start(self) -> None:
         """Let somebody in, if nobody can be yet."""
@@ -382,6 +389,7 @@ class CubehookService(Service):
         else:
             text = f"{failure.type.__name__}: {failure.value}"  # type: ignore[union-attr]
             self._log.failure("cubehook cannot start", failure)
+        self.supervision.failed(text)
         _exit_with_1(f"cubehook: cannot start: {text}")
         self.ready.errback(failure)
         _ = self.ready.addErrback(lambda _: None)
@@ -402,6 +410,7 @@ class CubehookService(Service):
 
     async def _stop(self) -> None:
         self._stopping = True
+        self.supervision.stopping()
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
         for loop in self._loops:
@@ -525,6 +534,14 @@ class CubehookService(Service):
         if not self._stopping:
             found += self._listeners.closed()
         return found
+
+    def _in_words(self) -> str:
+        held = [
+            webhook for webhook in self.webhooks if self.dispatcher.status(webhook).state is not State.CLOSED
+        ]
+        active = sum(tracker.active for tracker in self.trackers.values())
+        enabled = [each for each in self.cubes.registered() if self.cubes.known[each[0]].enabled]
+        return in_words(enabled, active, held, self.disabled_webhooks, self.problems())
 
     # What is asked of webhooks: see `cubehook.webhooks.Webhooks`
 

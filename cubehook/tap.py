@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def makeService(options: Options) -> IService:
         from cubehook.simulator.demo import DemoService
 
         return DemoService(Path(tempfile.mkdtemp(prefix="cubehook-demo-")), reactor)
+    from cubehook.operations.systemd import notifier
     from cubehook.service import CubehookService
 
-    return CubehookService(options.settings, reactor)
+    return CubehookService(options.settings, reactor, notifier=notifier(os.environ, os.getpid()))

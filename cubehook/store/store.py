@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
@@ -170,6 +171,10 @@ class Store:
     def degraded(self) -> bool:
         """Commits are failing or have taken over two seconds; work is held in memory."""
         return self._writer.degraded
+
+    def stuck(self) -> str:
+        """What is wrong with the writing in a way that only a new process mends, in words; else empty."""
+        return self._writer.stuck(monotonic())
 
     @property
     def full(self) -> bool:

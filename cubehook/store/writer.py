@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Thread
@@ -36,6 +37,11 @@ _WAITS = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds to wait after each failure of one group; the last for ever."""
 
 _GROUP_ITEMS = 512
+
+STUCK_SECONDS = 120.0
+"""How long the thread may be at one try of a commit before something must be wrong with it."""
+
+_TASKS = Path("/proc/self/task")
 
 
 class IReactor(IReactorTime, IReactorFromThreads):
@@ -79,6 +85,9 @@ class Writer:
         self._flush_soon: IDelayedCall | None = None
         self._trouble = ""
         self._idle: list[Deferred[None]] = []
+        self._thread: Thread | None = None
+        self._busy_since: float | None = None
+        self._stopping = False
         self._inbox: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._give_up = Flag()
         self._ended: Deferred[None] = Deferred()
@@ -93,8 +102,25 @@ class Writer:
         """Run `prepare` in the writer's thread, then begin to write; fails as `prepare` does."""
         started: Deferred[None] = Deferred()
         # A daemon: a write that hangs in a dead file system must not keep the process from ending.
-        Thread(target=self._run, args=(prepare, started), name="cubehook-writer", daemon=True).start()
+        self._thread = Thread(target=self._run, args=(prepare, started), name="cubehook-writer", daemon=True)
+        self._thread.start()
         return started
+
+    def stuck(self, now: float) -> str:
+        """
+        What is wrong with the thread in a way that only a new process mends, in words; empty if nothing is.
+
+        `now` is of the monotonic clock.  A database that refuses, however long, is no such thing: work is
+        held and delivered meanwhile, and a restart would lose it.  Nor is a disk that does not answer.
+        """
+        if self._thread is None or self._stopping:
+            return ""
+        if not self._thread.is_alive():
+            return "the thread that writes the database has ended"
+        since = self._busy_since
+        if since is None or now - since < STUCK_SECONDS or _waits_for_disk(self._thread.native_id):
+            return ""
+        return f"a commit makes no progress, and does not wait for the disk, since over {STUCK_SECONDS:g} s"
 
     def put(self, item: Item) -> None:
         """Hold `item` until it is committed; then `item.done` fires."""
@@ -113,6 +139,7 @@ class Writer:
         Takes at most `patience` seconds; what could not be committed by then fails with
         StoreClosedError.
         """
+        self._stopping = True
         self._pace = 0.0
         if self._flush_soon is not None:
             self._flush_soon.reset(0)
@@ -141,6 +168,7 @@ class Writer:
             while queue and len(group) < _GROUP_ITEMS and not isinstance(queue[0], Job):
                 group.append(queue.popleft())
         self._deadline = self._reactor.callLater(PATIENCE, self._overdue)
+        self._busy_since = monotonic()
         self._inbox.put(self._group)
 
     def _committed(self, group: list[Item], refused: Sequence[tuple[Item, Failure]], seconds: float) -> None:
@@ -164,6 +192,7 @@ class Writer:
 
     def _release(self, group: list[Item]) -> None:
         self._group = []
+        self._busy_since = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -184,6 +213,7 @@ class Writer:
 
     def _failed(self, why: str, busy: bool) -> None:
         """The group under way could not be committed; the thread will try again."""
+        self._busy_since = monotonic() if self._group else None
         if why != self._trouble:
             self._trouble = why
             self._log.error("A commit failed and is tried again: {reason}", reason=why)
@@ -270,6 +300,15 @@ class Writer:
             else:
                 self._reactor.callFromThread(self._committed, group, refused, monotonic() - began)
                 return connection
+
+
+def _waits_for_disk(thread: int | None) -> bool:
+    """Whether the kernel has that thread wait for a device, where it tells."""
+    try:
+        # The name before it, in parentheses, may hold anything.
+        return (_TASKS / str(thread) / "stat").read_text().rpartition(")")[2].split()[0] == "D"
+    except (OSError, IndexError):
+        return False
 
 
 def _commit(connection: Connection, group: Sequence[Item]) -> list[tuple[Item, Failure]]:

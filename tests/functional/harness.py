@@ -7,7 +7,9 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import treq
@@ -118,23 +120,50 @@ class Process(ProcessProtocol):
 
 
 def spawn(
-    test: TestCase, *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+    test: TestCase,
+    *arguments: str,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    sockets: Sequence[int] = (),
 ) -> Process:
-    """Start `python ARGUMENTS`; it is killed at the end of the test if it still lives."""
+    """
+    Start `python ARGUMENTS`; it is killed at the end of the test if it still lives.
+
+    `sockets` are descriptors that it finds from 3 on.
+    """
     process = Process()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
     reactor.spawnProcess(
-        process, sys.executable, [sys.executable, *arguments], env=environment, path=str(cwd or ROOT)
+        process,
+        sys.executable,
+        [sys.executable, *arguments],
+        env=environment,
+        path=str(cwd or ROOT),
+        childFDs={0: "w", 1: "r", 2: "r"} | dict(enumerate(sockets, 3)),
     )
     test.addCleanup(lambda: Deferred.fromCoroutine(process.kill()))
     return process
 
 
-def twistd(test: TestCase, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Process:
-    """Start `twistd -n cubehook ARGUMENTS` with `folder` as its place for a pid file."""
+def twistd(
+    test: TestCase,
+    folder: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    sockets: Mapping[str, socket.socket] = MappingProxyType({}),
+) -> Process:
+    """
+    Start `twistd -n cubehook ARGUMENTS` with `folder` as its place for a pid file.
+
+    It is handed `sockets` as systemd would do it, under these names.
+    """
     run = "from twisted.scripts.twistd import run; run()"
+    if sockets:
+        run = f"import os; os.environ['LISTEN_PID'] = str(os.getpid()); {run}"
+        env = {**(env or {}), "LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(sockets)}
+    descriptors = [each.fileno() for each in sockets.values()]
     pidfile = f"--pidfile={folder / 'twistd.pid'}"
-    return spawn(test, "-c", run, "-n", pidfile, "cubehook", *arguments, env=env)
+    return spawn(test, "-c", run, "-n", pidfile, "cubehook", *arguments, env=env, sockets=descriptors)
 
 
 class Service:
@@ -151,6 +180,12 @@ class Service:
         self.config = self.folder / "cubehook.toml"
         self.cubes, self.webhooks, self.extra = cubes, webhooks, extra
         self.env: dict[str, str] = {}
+        self.sockets: dict[str, socket.socket] = {}
+        """Handed over by name, as systemd does it."""
+        self.listen = (
+            f'cubes = ["tcp:{self.cubes_port}:interface=127.0.0.1"]\n'
+            f'console = ["tcp:{self.console_port}:interface=127.0.0.1"]\n'
+        )
         self.process: Process | None = None
 
     def application_url(self, cube: str) -> str:
@@ -159,8 +194,7 @@ class Service:
     def write_config(self) -> None:
         self.config.write_text(
             f'state_dir = "state"\n{self.extra}\n'
-            f'[listen]\ncubes = ["tcp:{self.cubes_port}:interface=127.0.0.1"]\n'
-            f'console = ["tcp:{self.console_port}:interface=127.0.0.1"]\n'
+            f"[listen]\n{self.listen}"
             '[egress]\nallow = ["127.0.0.0/8"]\n'
             f"{self.cubes}\n{self.webhooks}\n"
         )
@@ -168,9 +202,15 @@ class Service:
     async def start(self) -> Process:
         """Start it and wait until it serves."""
         self.write_config()
-        self.process = twistd(self.test, self.folder, "--config", str(self.config), env=self.env)
+        self.process = self.spawn()
         await self.process.wait_for(r"cubehook \S+ is running")
         return self.process
+
+    def spawn(self) -> Process:
+        """Start it as it is configured."""
+        return twistd(
+            self.test, self.folder, "--config", str(self.config), env=self.env, sockets=self.sockets
+        )
 
     async def get(self, path: str) -> tuple[int, str]:
         """GET a path of the console's listener."""

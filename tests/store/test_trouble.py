@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -60,6 +61,19 @@ class LockedTests(TroubleCase):
         self.assertEqual(self.rows("SELECT status, attempts FROM deliveries"), [("delivered", 1)])
         self.assertEqual(self.rows("SELECT count(*) FROM attempts"), [(1,)])
 
+    async def test_a_refusing_database_is_nothing_that_a_restart_mends(self) -> None:
+        self.patch(writer, "STUCK_SECONDS", 0.5)
+        self.patch(writer, "_WAITS", (0.05,))
+        store = await self.watched()
+        await store.accept(None, [self.made.call()], [], [])
+        lock = self.locked()
+        waiting = store.accept(None, [self.made.call()], [], [])
+        await until(lambda: store.degraded)
+        await deferLater(reactor, 0.7, lambda: None)
+        self.assertEqual((store.stuck(), waiting.called), ("", False))
+        lock.close()
+        await waiting
+
     async def test_a_lock_held_for_a_moment_is_no_alarm(self) -> None:
         self.patch(writer, "PATIENCE", 5.0)
         store = await self.watched()
@@ -72,15 +86,31 @@ class LockedTests(TroubleCase):
 
     async def test_a_commit_that_hangs_is_told_of(self) -> None:
         self.patch(sqlite, "LOCK_WAIT", 30.0)
+        self.patch(writer, "STUCK_SECONDS", 0.2)
         store = await self.watched()
         await store.accept(None, [self.made.call()], [], [])
         lock = self.locked()
         done = store.accept(None, [self.made.call()], [], [])
+        self.assertEqual(store.stuck(), "")
         await until(lambda: store.degraded)
         self.assertEqual(self.heard, [(True, "a commit has been taking longer than 0.3 s")])
+        self.assertIn("a commit makes no progress", store.stuck())
+        self.patch(writer, "_waits_for_disk", lambda thread: True)
+        self.assertEqual(store.stuck(), "")
         lock.close()
         await done
-        self.assertFalse(store.degraded)
+        self.assertEqual((store.degraded, store.stuck()), (False, ""))
+
+    async def test_a_thread_that_ended_is_told_of(self) -> None:
+        store = await self.watched()
+        self.patch(writer.Writer, "_persist", lambda *_: sys.exit())
+        lost = store.accept(None, [self.made.call()], [], [])
+        await until(lambda: bool(store.stuck()))
+        self.assertEqual(store.stuck(), "the thread that writes the database has ended")
+        _ = lost.addErrback(lambda failure: failure.trap(StoreClosedError))
+        self.patch(store_module, "_CLOSE_PATIENCE", 0.1)
+        await store.close()
+        self.assertEqual((lost.called, store.stuck()), (True, ""))
 
     async def test_work_with_a_transaction_of_its_own_waits_too(self) -> None:
         store = await self.watched()
