@@ -216,6 +216,7 @@ class Cubes:
         self._trackers[name] = tracker = Tracker(name, self._ids.next, Numbers(cube.default_region))
         tracker.leg_events = self._leg_events
         self._watches[name] = CubeWatch()
+        self._metrics.begin_cube(name)
         self._registrars[name] = self._registrar(cube)
         self._allow(cube)
 

@@ -396,6 +396,8 @@ class CubehookService(Service):
         self._reactor.stop()
 
     def _webhooks_changed(self) -> None:
+        for webhook in self.webhooks:
+            self.metrics.begin_webhook(webhook)
         self.cubes.tell_legs(self.dispatcher.wants_leg_events)
 
     def _every(self, seconds: float, work: Callable[[], Any]) -> None:

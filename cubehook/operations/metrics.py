@@ -22,9 +22,14 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from cubehook.events import CallState
+
 _ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 _DELIVERY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0, 86400.0)
 _COMMIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+
+OUTCOMES = ("delivered", "retried", "failed", "expired")
+"""How an attempt at a delivery, or the delivery without one, may end."""
 
 
 class _Read(Collector):
@@ -119,6 +124,18 @@ class Metrics:
         self.delivery = lru_cache(maxsize=4096)(self.deliveries.labels)
         self.delivery_time = lru_cache(maxsize=1024)(self.delivery_seconds.labels)
 
+    def begin_cube(self, cube: str) -> None:
+        """Show a cube's counters as 0 before anything was counted, so that the first is an increase."""
+        for state in CallState:
+            self.event(cube, state)
+        self.registrations.labels(cube, "registered")
+        self.loss_windows.labels(cube)
+
+    def begin_webhook(self, webhook: str) -> None:
+        """Show a webhook's counters as 0 before anything was counted."""
+        for outcome in OUTCOMES:
+            self.delivery(webhook, outcome)
+
     def of_cube(self, cube: str) -> dict[str, int]:
         """What was counted of a cube since the start."""
         of = {"cube": cube}
@@ -130,9 +147,8 @@ class Metrics:
 
     def of_webhook(self, webhook: str) -> dict[str, int]:
         """How often attempts at a webhook's deliveries ended how since the start."""
-        outcomes = ("delivered", "retried", "failed", "expired")
         return {
-            outcome: _sum(self.deliveries, {"webhook": webhook, "outcome": outcome}) for outcome in outcomes
+            outcome: _sum(self.deliveries, {"webhook": webhook, "outcome": outcome}) for outcome in OUTCOMES
         }
 
     def totals(self) -> dict[str, int]:

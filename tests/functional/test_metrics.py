@@ -20,6 +20,7 @@ from cubehook.simulator.sink import Behaviour, Sink
 from tests.functional.control import ask
 from tests.functional.harness import free_port
 from tests.functional.test_main_job import SECRET, STATES, MainJobCase
+from tests.operations.test_alerts import dashboard_expressions, names, rule_expressions
 
 reactor: Any = installed
 
@@ -32,6 +33,8 @@ PROCESS = {
     "process_max_fds",
     "process_start_time_seconds",
 }
+
+ONLY_WITH_TLS = {"cubehook_certificate_expiry_timestamp_seconds"}
 
 SET_ON = "notices = []\nretry = [0.05, 0.05]\nbreaker = { failures = 10000, minimum = 10000 }"
 
@@ -157,7 +160,11 @@ class LoadTests(MetricsCase):
         commits = grown("cubehook_store_commit_seconds_count")
         self.assertGreater(commits, 0)
         self.assertLess(commits, counted.notifications + len(self.received) + 50, "commits are of groups")
-        self.assertTrue({name for name, _ in after} >= PROCESS)
+        shown = {name for name, _ in after}
+        self.assertTrue(shown >= PROCESS)
+        asked = names([*rule_expressions(), *dashboard_expressions()])
+        self.assertEqual(asked - shown - ONLY_WITH_TLS, set(), "alert rules and dashboard ask for these")
+        self.assertGreater(len(asked), 15)
 
 
 class MeaningTests(MetricsCase):

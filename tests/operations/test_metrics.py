@@ -40,6 +40,20 @@ class ForgettingTests(SynchronousTestCase):
         self.assertEqual(self.metrics.of_cube("two")["notifications"], 4)
         self.assertEqual(self.metrics.of_webhook("two")["delivered"], 5)
 
+    def test_what_has_just_come_is_shown_as_nothing_yet(self) -> None:
+        self.metrics.begin_cube("new")
+        self.metrics.begin_webhook("new")
+        for line in (
+            'cubehook_events_total{cube="new",state="DISCONNECTED"} 0.0',
+            'cubehook_loss_windows_total{cube="new"} 0.0',
+            'cubehook_registrations_total{cube="new",result="registered"} 0.0',
+            'cubehook_deliveries_total{outcome="failed",webhook="new"} 0.0',
+        ):
+            self.assertIn(line, self.shown())
+        self.metrics.forget("cube", "new")
+        self.metrics.forget("webhook", "new")
+        self.assertNotIn('"new"', self.shown())
+
     def test_one_that_comes_back_is_counted_anew(self) -> None:
         self.metrics.forget("cube", "one")
         self.metrics.event("one", "ALERTING").inc()
