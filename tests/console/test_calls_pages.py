@@ -150,9 +150,8 @@ class History(CallsCase):
         page = await self.browser.get("/calls?number=5")
         self.assertIn("No call fits", page.text)
         self.records.cubes = []
-        self.assertEqual(
-            (await self.browser.get("/calls")).find("//a[@href='/cubes/_new']").text, "Add a cube"
-        )
+        page = await self.browser.get("/calls")
+        self.assertEqual(page.find("//a[@href='/cubes/_new']").text_content().strip(), "Add a cube")
         viewer = Browser([self.records], session=VIEWER, pages=["calls"])
         self.assertEqual((await viewer.get("/calls")).tree.xpath("//a[@href='/cubes/_new']"), [])
 
