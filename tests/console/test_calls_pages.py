@@ -159,9 +159,20 @@ class History(CallsCase):
         self.records.next = an_id(5)
         page = await self.browser.get("/calls?number=5")
         self.assertEqual(
-            query_of(page.find("//a[contains(., 'further back')]").get("href")),
+            query_of(page.find("//a[contains(., 'Search further')]").get("href")),
             {"number": "5", "cursor": an_id(5)},
         )
+
+    async def test_a_short_page_that_goes_on(self) -> None:
+        self.records.calls = [call(60 * SECOND)]
+        self.records.next = an_id(5)
+        page = await self.browser.get("/calls?number=5")
+        pager = page.find("//nav[@aria-label='Pages']")
+        self.assertIn("1 call so far; what is older was not searched yet", pager.text_content())
+        self.assertEqual(pager.xpath("./a[@rel='next']")[0].text, "Search further")
+        self.records.calls = [call(number * SECOND) for number in range(60, 160)]
+        pager = (await self.browser.get("/calls?number=5")).find("//nav[@aria-label='Pages']")
+        self.assertEqual(pager.xpath("./a[@rel='next']")[0].text, "Older")
 
     async def test_hostile_values(self) -> None:
         self.records.calls = [call(calling_number=NASTY, called_number=NASTY, cube=NASTY)]

@@ -47,6 +47,7 @@ class Pages:
             filters=filters,
             fields=fields,
             items=[] if found is None else found.items,
+            rows=ROWS,
             older=older,
             newest=filters.address("/calls") if cursor else None,
             cubes=await cubes_known(visit),
