@@ -69,6 +69,14 @@ class Board(CallsCase):
         self.assertEqual(second.find("a").get("href"), f"/calls/{an_id(95 * SECOND)}")
         self.assertEqual(second.xpath(".//time")[0].get("datetime"), iso(NOW - 87 * SECOND))
 
+    async def test_more_than_are_shown(self) -> None:
+        self.records.live = [live(CallState.CONNECTED, number * SECOND) for number in range(1, 250)]
+        self.records.cubes[0].calls_active = 249
+        page = await self.browser.get("/calls/board")
+        self.assertEqual(len(page.tree.xpath("//ul[@class='board']/li")), 200)
+        self.assertEqual(page.find("//*[@class='board-count']").text, "249")
+        self.assertIn("the newest 200 of them", page.text)
+
     async def test_nobody(self) -> None:
         page = await self.browser.get("/calls/board")
         self.assertIn("Nobody is on the phone", page.text)

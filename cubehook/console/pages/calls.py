@@ -71,7 +71,7 @@ class Pages:
 
 
 async def in_progress(visit: Visit, limit: int) -> dict[str, Any]:
-    """The calls in progress, newest first, `limit` of a state at most; and whether there are more."""
+    """The calls in progress, newest first, `limit` of a state at most; and how many there are in all."""
     items: list[Any] = []
     more = False
     for state in ("CONNECTED", "ALERTING"):
@@ -79,7 +79,11 @@ async def in_progress(visit: Visit, limit: int) -> dict[str, Any]:
         items += found.items
         more = more or found.next is not None
     items.sort(key=lambda call: call.id, reverse=True)
-    return {"items": items, "more": more}
+    count = len(items)
+    if more:
+        cubes = (await visit.ask("list_cubes", query={"limit": "200"})).items
+        count = max(count + 1, sum(cube.calls_active for cube in cubes))
+    return {"items": items, "more": more, "count": count}
 
 
 async def cubes_known(visit: Visit) -> list[str]:
