@@ -31,6 +31,22 @@ def the(id: str, known: Mapping[str, T]) -> T:
     return known[id]
 
 
+class ReloadError(Exception):
+    """
+    The configuration was read again, and nothing was changed.
+
+    `problems` tells of each mistake what was expected and found, by its key (`file` for the file as a whole).
+    """
+
+    def __init__(self, message: str, problems: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.problems = dict(problems or {})
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  {key}: {words}" for key, words in self.problems.items())])
+
+
 class RefusedError(Exception):
     """It does not go with how things stand; the text says why."""
 

@@ -261,22 +261,16 @@ def _pin(argv: Sequence[str]) -> int:
     return pin(argv)
 
 
-def _backup(argv: Sequence[str]) -> int:
-    from cubehook.commands.backup import backup
-
-    return backup(argv)
-
-
-def _restore(argv: Sequence[str]) -> int:
-    from cubehook.commands.backup import restore
-
-    return restore(argv)
-
-
 def _redeliver(argv: Sequence[str]) -> int:
     from cubehook.commands.redeliver import redeliver
 
     return redeliver(argv)
+
+
+def _reload(argv: Sequence[str]) -> int:
+    from cubehook.commands.reload import reload
+
+    return reload(argv)
 
 
 def _rotate_secret(argv: Sequence[str]) -> int:
@@ -326,14 +320,13 @@ def _print_json(value: object) -> None:
 
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "backup": (_backup, "write the state folder to a file, also while the service runs"),
     "check": (_check, "validate a configuration file and print what it would run"),
     "enable": (_enable, "send again to a webhook that was disabled while it was in use"),
     "ios": (_ios, "print the IOS configuration to paste on a cube's router"),
     "manhole-password": (_manhole_password, "make a password for the manhole's telnet door"),
     "pin": (_pin, "show the certificate of a cube's router, and the setting that pins it"),
     "redeliver": (_redeliver, "send again what was delivered or given up"),
-    "restore": (_restore, "put a backup back"),
+    "reload": (_reload, "let the running service read its configuration again"),
     "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
     "sink": (_sink, "receive webhooks, verify their signatures and show them"),

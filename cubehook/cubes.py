@@ -7,7 +7,8 @@ of one cube wait for each other, and no cube waits for another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -130,12 +131,8 @@ class Cubes:
             if cube.id in self._cubes:
                 raise ExistsError(f"There is a cube {cube.id} already")
             await self._keep(cube)
-            if self._closed:
-                return
-            self._make(cube)
-            self.serve()
-            self._registrars[cube.id].start()
-            self._log.info("Cube {cube} was added", cube=cube.id)
+            if not self._closed:
+                self._added(cube)
 
     async def change(self, id: str, change: Callable[[config.Cube], config.Cube]) -> None:
         """
@@ -153,17 +150,8 @@ class Cubes:
             if new == old:
                 return
             await self._keep(new)
-            if self._closed:
-                return
-            self._cubes[id] = new
-            if new.default_region != old.default_region:
-                self._trackers[id].complete_with(Numbers(new.default_region))
-            if _to_the_gateway(new) == _to_the_gateway(old):
-                self._allow(new)
-                self.serve()
-            else:
-                await self._register_otherwise(new)
-            self._log.info("Cube {cube} was changed", cube=id)
+            if not self._closed:
+                await self._changed(new)
 
     async def remove(self, id: str, check: Callable[[config.Cube], None] = lambda cube: None) -> None:
         """
@@ -176,20 +164,106 @@ class Cubes:
             check(the(id, self._cubes))
             self._see_that_it_is_ours(id)
             await self._store.delete_cube(id)
-            if self._closed:
-                return
-            await self._leave(self._registrars[id], "The cube was removed.")
-            if self._closed:
-                return
-            # From here on nobody calls, and what is under way is kept before the ends.
-            self._gateways.pop(id, None)
+            if not self._closed:
+                await self._removed(id)
+
+    # What is done once the store keeps it
+
+    def _added(self, cube: config.Cube) -> None:
+        self._make(cube)
+        self.serve()
+        self._registrars[cube.id].start()
+        self._log.info("Cube {cube} was added", cube=cube.id)
+
+    async def _changed(self, new: config.Cube) -> None:
+        id = new.id
+        old, self._cubes[id] = self._cubes[id], new
+        if new.default_region != old.default_region:
+            self._trackers[id].complete_with(Numbers(new.default_region))
+        if _to_the_gateway(new) == _to_the_gateway(old):
+            self._allow(new)
             self.serve()
-            self._close_calls(id)
-            del self._cubes[id], self._registrars[id], self._watches[id], self._trackers[id], self._trusts[id]
-            await self._intake.settled()
+        else:
+            await self._register_otherwise(new)
+        self._log.info("Cube {cube} was changed", cube=id)
+
+    async def _removed(self, id: str) -> None:
+        await self._leave(self._registrars[id], "The cube was removed.")
+        if self._closed:
+            return
+        # From here on nobody calls, and what is under way is kept before the ends.
+        self._gateways.pop(id, None)
+        self.serve()
+        self._close_calls(id)
+        del self._cubes[id], self._registrars[id], self._watches[id], self._trackers[id], self._trusts[id]
+        await self._intake.settled()
+        if id not in self._cubes:
+            self._metrics.forget("cube", id)
+        self._log.info("Cube {cube} was removed", cube=id)
+
+    # What the configuration file has
+
+    @asynccontextmanager
+    async def held(self, wanted: Sequence[config.Cube]) -> AsyncIterator[None]:
+        """
+        Let nobody change those that the file has, or is to have, meanwhile, nor take what `wanted` need.
+
+        Raises SettingsError if those do not go with cubes that were made elsewhere.
+        """
+        new = {cube.id: cube for cube in wanted}
+        with ExitStack() as locked:
+            for id in sorted({*new, *self.provisioned}):
+                lock = self._lock(id)
+                await lock.acquire()
+                locked.callback(lock.release)
+            others = {**self._cubes, **self._claims}
+            ours = [each for id, each in others.items() if id not in new and id not in self.provisioned]
+            problems = {
+                f"cubes.{cube.id}.{key}": words
+                for cube in wanted
+                for key, words in cube_problems(cube, ours).items()
+            }
+            if problems:
+                raise SettingsError(problems)
+            self._claims.update(new)
+            try:
+                yield
+            finally:
+                for id in new:
+                    del self._claims[id]
+
+    async def provide(self, wanted: Sequence[config.Cube]) -> None:
+        """
+        Have those that the file has now, as the store has them already; to be called while they are `held`.
+
+        What the gateway need not learn of costs no registration.  Returns once registrations that were
+        given back are.
+        """
+        if self._closed:
+            return
+        new = {cube.id: cube for cube in wanted}
+        gone = [id for id in self.provisioned if id not in new and id in self._cubes]
+        self.provisioned = frozenset(new)
+        # One that is gone may come again under another name: its gateway is to hear of that in this order.
+        await self._each({id: self._removed(id) for id in gone})
+        if self._closed:
+            return
+        changed = {}
+        for id, cube in new.items():
             if id not in self._cubes:
-                self._metrics.forget("cube", id)
-            self._log.info("Cube {cube} was removed", cube=id)
+                self._added(cube)
+            elif cube != self._cubes[id]:
+                changed[id] = self._changed(cube)
+        await self._each(changed)
+
+    async def _each(self, work: Mapping[str, Coroutine[Deferred[Any], Any, None]]) -> None:
+        """Do all of it at once; one that fails keeps none of the others from being done."""
+        doing = {id: Deferred.fromCoroutine(each) for id, each in work.items()}
+        for id, each in doing.items():
+            try:
+                await each
+            except Exception:
+                self._log.failure("Cube {cube} could not be made what the configuration file says", cube=id)
 
     def _lock(self, id: str) -> DeferredLock:
         return self._locks.setdefault(id, DeferredLock())

@@ -76,6 +76,7 @@ class Listeners:
         self._counted = counted
         self._groups: list[_Group] = []
         self._sites: list[AccessSite] = []
+        self._closed = False
 
     # Opening
 
@@ -102,6 +103,8 @@ class Listeners:
                 self._open(group, endpoint)
 
     def _open(self, group: _Group, endpoint: str) -> None:
+        if self._closed:
+            raise ListenError(group.key, endpoint, "the service is stopping")
         site = AccessSite(group.root, self._access, self._now, self._reactor, group.admission)
         port = self.port(group.key, endpoint, site)
         site.plain = getattr(port, "factory", None) is site
@@ -194,7 +197,10 @@ class Listeners:
         try:
             self._open(group, endpoint)
         except ListenError as error:
-            _log.critical("{error} It was open until now, and stays closed until a reload", error=str(error))
+            if not self._closed:
+                _log.critical(
+                    "{error} It was open until now, and stays closed until a reload", error=str(error)
+                )
 
     async def _close(self, group: _Group, endpoint: str) -> None:
         port = group.open.pop(endpoint)
@@ -206,6 +212,7 @@ class Listeners:
 
     async def close(self) -> None:
         """Let in nobody else."""
+        self._closed = True
         for group in self._groups:
             ports, group.open = list(group.open.values()), {}
             for port in ports:

@@ -32,14 +32,17 @@ from twisted.python.failure import Failure
 from cubehook import __version__, config
 from cubehook.api.control import ControlListener
 from cubehook.api.cubes import CubesPart
+from cubehook.api.errors import ApiError
 from cubehook.api.faces import Faces
+from cubehook.api.operations import Caller
 from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.registrations import RegistrationsPart
+from cubehook.api.reload import ReloadPart
 from cubehook.api.status import StatusPart
 from cubehook.api.trace import TracePart
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.calls.tracker import ENDED_KEPT, ENDED_KEPT_MOST, Tracker
-from cubehook.changes import the
+from cubehook.changes import ReloadError, the
 from cubehook.console.app import Console
 from cubehook.console.desk import Desk
 from cubehook.cubes import Cubes
@@ -55,6 +58,7 @@ from cubehook.net.site import AccessSite
 from cubehook.notices import about_webhook
 from cubehook.operations import rates
 from cubehook.operations.backlog import Backlog
+from cubehook.operations.hangup import HangUp
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
 from cubehook.operations.metrics import Metrics
@@ -62,7 +66,9 @@ from cubehook.operations.status import ServiceStatus
 from cubehook.operations.systemd import Notifier, Supervision, in_words
 from cubehook.operations.trace import Traces, Tracing
 from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
+from cubehook.reloading import Reloader
 from cubehook.sampling import LOOK_SECONDS, Sampler
+from cubehook.settings_plan import Plan, Reloaded
 from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
 from cubehook.webhooks import Webhooks
@@ -187,10 +193,26 @@ class CubehookService(Service):
         )
         self._backlog = Backlog(self.store, self.dispatcher.pending, wall_clock, reactor)
         self._health = HealthResource(metrics, self.problems, self._backlog.look)
-        self._status = ServiceStatus(settings, metrics, self.problems, wall_clock)
+        self.reloader = Reloader(
+            settings,
+            wall_clock,
+            reactor,
+            cubes=self.cubes,
+            webhooks=self._webhooks,
+            store=self.store,
+            listeners=self._listeners,
+            adopt=self._adopt,
+            count=lambda result: metrics.reloads.labels(result).inc(),
+        )
+        self._hang_up = HangUp(reactor, self._hung_up, self._terminal_gone)
+        self._status = ServiceStatus(lambda: self._settings, metrics, self.problems, wall_clock)
         self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
-        self._console = Console(Desk(self.faces.parts, self.faces.gate, settings, self.problems, wall_clock))
+        self._desk = Desk(
+            self.faces.parts, self.faces.gate, lambda: self._settings, self.problems, wall_clock
+        )
+        self._console = Console(self._desk)
         self.supervision = Supervision(notifier, reactor, self._in_words, self.store.stuck)
+        self.reloader.watchers.append(self.supervision)
         self._gauges()
 
     # Starting
@@ -198,6 +220,7 @@ class CubehookService(Service):
     def privilegedStartService(self) -> None:
         """Open the logs and the ports; StartError where that fails."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._hang_up.install()
         _share_one_heap()
         allow_many_connections()
         # A line for each connection that opens or closes tells nobody anything.
@@ -242,6 +265,7 @@ class CubehookService(Service):
             traces=self.traces,
             trace=self.trace,
             problems=self.problems,
+            reload=self.reload,
         )
         self._doors = Doors(inside, settings.manhole, settings.state_dir, self._open_port)
         try:
@@ -305,6 +329,7 @@ class CubehookService(Service):
         self._gateways.release()
         self.cubes.start()
         self._every(SWEEP_SECONDS, self.cubes.sweep)
+        self._every(SWEEP_SECONDS, self._hang_up.look)
         self._every(RETENTION_SECONDS, self._sweep_history)
         self._every(rates.SECONDS, self._status.note)
         self._every(LOOK_SECONDS, self._sampler.look)
@@ -322,6 +347,7 @@ class CubehookService(Service):
             )
         self.ready.callback(None)
         self.supervision.ready()
+        self.reloader.begin()
 
     async def _first_start(self) -> None:
         """Let somebody in, if nobody can be yet."""
@@ -344,6 +370,7 @@ class CubehookService(Service):
             TracePart(self),
             RegistrationsPart(self.store),
             StatusPart(self._status, wall_clock),
+            ReloadPart(self.reloader.reload),
         ]
 
     def _open_control(self) -> None:
@@ -408,11 +435,48 @@ class CubehookService(Service):
             lambda failure: self._log.failure("A recurring task ended", failure)
         )
 
+    # Reading the configuration again
+
+    async def reload(self, who: str) -> Reloaded:
+        """
+        Read the configuration file again, as `who` asks; ReloadError if it cannot be used.
+
+        See `cubehook.reloading.Reloader`.
+        """
+        try:
+            done: Reloaded = await self._desk.ask(Caller(who), "reload")
+        except ApiError as error:
+            raise ReloadError(error.message, error.fields) from None
+        return done
+
+    def _adopt(self, plan: Plan) -> None:
+        """Go by the settings of `plan` in all that does not look after itself."""
+        self._settings = settings = plan.settings
+        if plan.log:
+            self.logs.change(settings.log)
+            self.traces.change(settings.log)
+        self.dispatcher.use_defaults(settings.delivery)
+        if self._doors is not None:
+            self._doors.change(settings.manhole)
+        self.cubes.reload_certificates()
+
+    def _hung_up(self) -> None:
+        self.logs.reopen()
+        if not self.reloader.asked:
+            # What comes of it is in the log.
+            _ = Deferred.fromCoroutine(self.reload("SIGHUP")).addErrback(lambda _: None)
+
+    def _terminal_gone(self) -> None:
+        self._log.warn("The terminal is gone from which cubehook was started, so it stops")
+        self._reactor.stop()
+
     # Stopping
 
     async def _stop(self) -> None:
         self._stopping = True
         self.supervision.stopping()
+        self._hang_up.remove()
+        self.reloader.close()
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
         for loop in self._loops:
@@ -617,6 +681,16 @@ class CubehookService(Service):
             "1 while a webhook is sent nothing because its receiver wanted that, or failed for days",
             "webhook",
             lambda: each_webhook(lambda webhook: webhook in self.disabled_webhooks),
+        )
+        metrics.read_one(
+            "cubehook_config_loaded_timestamp_seconds",
+            "When the configuration that holds was read",
+            lambda: self.reloader.loaded_at / 1e6,
+        )
+        metrics.read_one(
+            "cubehook_config_last_reload_successful",
+            "0 if the configuration file could not be used when it was read again last",
+            lambda: float(self.reloader.succeeded),
         )
         metrics.read_one(
             "cubehook_store_degraded", "1 while commits fail", lambda: float(self.store.degraded)

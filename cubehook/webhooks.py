@@ -8,7 +8,8 @@ then done here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cubehook import __version__, config
+from cubehook import config
 from cubehook.changes import ExistsError, RefusedError, SettingsError, the
 from cubehook.config_checks import webhook_problems
 from cubehook.delivery.deadlines import Alarm
@@ -27,18 +28,16 @@ from cubehook.delivery.tryout import sample, try_out
 from cubehook.events import CallState, Micros, iso
 from cubehook.ids import first_id
 from cubehook.interfaces import ITransport, ITransportPlugin
-from cubehook.net.egress import policy_from
-from cubehook.net.urls import secrets_in
 from cubehook.records import Attempt, Trouble
 from cubehook.rotation import SigningSecrets
+from cubehook.settings_plan import inherits
 from cubehook.store.errors import ProvisionedError
 from cubehook.store.provisioning import KeptWebhook, Provisioned, in_the_file, new_secret
 from cubehook.store.store import Store
 from cubehook.text import printable
-from cubehook.transports.context import TransportContext
-from cubehook.transports.discreet import Discreet, Mask
-from cubehook.transports.registry import check_webhook, create, find_transports
+from cubehook.transports.registry import check_webhook, find_transports
 from cubehook.transports.unmade import Unmade
+from cubehook.webhook_transports import Maker
 
 LOOK_AGAIN: Micros = 600_000_000
 """How long the end of an overlap is slept for at most: the clock may be set, or the machine sleep."""
@@ -87,8 +86,8 @@ class Webhooks:
         self._locks: dict[str, DeferredLock] = {}
         self._tries = DeferredSemaphore(TRIES)
         self._trying: set[Deferred[Attempt]] = set()
-        self._egress = policy_from(settings.egress)
         self._plugins: dict[str, ITransportPlugin] = {}
+        self._maker = Maker(settings, reactor, self._plugins)
         self._webhooks: dict[str, config.Webhook] = {}
         self._disabled: dict[str, str] = {}
         self._unmade: set[str] = set()
@@ -102,9 +101,15 @@ class Webhooks:
         self.disabled: Mapping[str, str] = MappingProxyType(self._disabled)
         """Why webhooks are disabled that were in use."""
 
+    @property
+    def settings(self) -> config.Config:
+        """The configuration that holds."""
+        return self._settings
+
     def open(self, provisioned: Provisioned, pending: Mapping[str, int]) -> None:
         """Deliver to all there are, once the dispatcher starts."""
-        self._plugins, problems = find_transports()
+        plugins, problems = find_transports()
+        self._plugins.update(plugins)
         for problem in problems:
             self._log.error("A transport plugin is left out: {problem}", problem=problem)
         for webhook in provisioned.webhooks:
@@ -124,6 +129,87 @@ class Webhooks:
                 trouble=provisioned.troubles.get(name),
                 disabled=disabled,
             )
+
+    @asynccontextmanager
+    async def held(self, wanted: Iterable[str]) -> AsyncIterator[None]:
+        """Let nobody change those that the configuration file has, or is to have, meanwhile."""
+        with ExitStack() as locked:
+            for name in sorted({*wanted, *self.provisioned}):
+                lock = self._lock(name)
+                await lock.acquire()
+                locked.callback(lock.release)
+            yield
+
+    def check_provided(self, settings: config.Config, names: Collection[str], keys: Sequence[str]) -> None:
+        """
+        SettingsError unless `provide` can be done.
+
+        What can be wrong is what only shows when a transport is made: a file that it needs is not there.
+        """
+        maker = Maker(settings, self._reactor, self._plugins)
+        stays = {name: each for name, each in self._webhooks.items() if name not in self._gone_from(settings)}
+        problems = {}
+        for name, webhook in (stays | {webhook.id: webhook for webhook in settings.webhooks}).items():
+            before = stays.get(name)
+            if name in self._unmade and before is not None and receiver(webhook) == receiver(before):
+                # What cannot be sent to yet need not be mended before anything else is changed.
+                continue
+            if name in names or inherits(webhook, keys):
+                try:
+                    _ = maker.make(webhook, (webhook.secret or new_secret(os.urandom),))
+                except ValueError as error:
+                    problems[f"webhooks.{name}"] = str(error)
+        if problems:
+            raise SettingsError(problems)
+
+    def _gone_from(self, settings: config.Config) -> Collection[str]:
+        return self.provisioned - {webhook.id for webhook in settings.webhooks}
+
+    def provide(
+        self, settings: config.Config, keys: Sequence[str], provisioned: Provisioned | None = None
+    ) -> None:
+        """
+        Have those that the file has now, as the store has them already; to be called while they are `held`.
+
+        `keys` are those of `settings` that have changed: who has no value of its own takes over theirs.
+        `provisioned` is None if the file has the webhooks that it had.  What is queued for one that stays
+        is sent as it is now, in its order; what could not be sent to is tried again.
+        """
+        if self._closed:
+            return
+        for name in self._gone_from(settings):
+            self._removed(name)
+        self._settings = settings
+        self._maker = Maker(settings, self._reactor, self._plugins)
+        self.provisioned = frozenset(webhook.id for webhook in settings.webhooks)
+        made = set()
+        if provisioned is not None:
+            for webhook in provisioned.webhooks:
+                if webhook.id in self.provisioned and self._stored(webhook, provisioned):
+                    made.add(webhook.id)
+        for name, webhook in self._webhooks.items():
+            if name not in made and (name in self._unmade or inherits(webhook, keys)):
+                self._sign(name)
+
+    def _stored(self, webhook: config.Webhook, provisioned: Provisioned) -> bool:
+        """Be as the store has it; whether anything was to be done."""
+        name = webhook.id
+        secrets, disabled = provisioned.secrets[name], provisioned.disabled.get(name)
+        try:
+            if name not in self._webhooks:
+                self.add(webhook, secrets, disabled=disabled)
+                self._log.info("Webhook {webhook} was added", webhook=name)
+                return True
+            known = self._secrets[name]
+            if webhook == self._webhooks[name] and secrets.current == known.current:
+                self._secrets[name] = secrets
+                return False
+            _ = self.replace(webhook, secrets)
+            self._log.info("Webhook {webhook} was changed", webhook=name)
+        except ValueError as error:
+            # It could be made a moment ago.
+            self._log.critical("{error}; it stays as it was until that is mended", error=str(error))
+        return True
 
     def close(self) -> None:
         """Change nothing more; the dispatcher is somebody else's to stop."""
@@ -268,11 +354,13 @@ class Webhooks:
             check(the(name, self._webhooks))
             self._see_that_it_is_ours(name)
             await self._store.delete_webhook(name)
-            if self._closed:
-                return
-            removed = self.remove(name)
-            self._log.info("Webhook {webhook} was removed", webhook=name)
-            _ = removed.addCallback(lambda _: _whole(self._bury(name))).addErrback(self._not_buried)
+            if not self._closed:
+                self._removed(name)
+
+    def _removed(self, name: str) -> None:
+        removed = self.remove(name)
+        self._log.info("Webhook {webhook} was removed", webhook=name)
+        _ = removed.addCallback(lambda _: _whole(self._bury(name))).addErrback(self._not_buried)
 
     async def _bury(self, name: str) -> None:
         if name not in self._webhooks:
@@ -384,7 +472,7 @@ class Webhooks:
                 raise RefusedError(f"webhook {name} is disabled by its settings: set its `enabled`")
             raise ProvisionedError(
                 f"webhook {name} is disabled by its settings: set webhooks.{name}.enabled in the "
-                "configuration file, and start again"
+                "configuration file, and run `cubehook reload`"
             )
         if name not in self._disabled and name not in self._unmade:
             return
@@ -451,9 +539,7 @@ class Webhooks:
             _ = self._deliver_to(webhook, self._secrets[name])
         except ValueError as error:
             # It could be made before: a file that it needs is gone, for instance.
-            self._log.error(
-                "{error}; it is signed with the secrets it had until the next start", error=str(error)
-            )
+            self._log.error("{error}; it is delivered to as before until that is mended", error=str(error))
 
     # Transports
 
@@ -476,21 +562,7 @@ class Webhooks:
             return Unmade(str(error).removeprefix(f"webhook {webhook.id}: "))
 
     def _transport(self, webhook: config.Webhook, signing: tuple[str, ...]) -> ITransport:
-        settings = self._settings
-        context = TransportContext(
-            reactor=self._reactor,
-            webhook=webhook,
-            egress=self._egress,
-            state_dir=settings.state_dir,
-            secrets=signing,
-            version=__version__,
-            timeout=webhook.timeout or settings.delivery.timeout,
-            concurrency=webhook.concurrency or settings.delivery.concurrency,
-            proxy=settings.egress.proxy,
-            no_proxy=settings.egress.no_proxy,
-        )
-        hidden = [*signing, *secrets_in(settings.egress.proxy)]
-        return Discreet(create(webhook, self._plugins, context), Mask(webhook, hidden))
+        return self._maker.make(webhook, signing)
 
 
 def _without_secret(webhook: config.Webhook) -> config.Webhook:

@@ -26,7 +26,7 @@ class Page(Resource):
     isLeaf = True
 
     def __init__(self, text: bytes) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.text = text
 
     def render_GET(self, request: Request) -> bytes:
@@ -44,7 +44,7 @@ class ListenersTests(TestCase):
         listeners = Listeners(reactor, listen, lambda: 0, lambda request: None, self.count)
         listeners.open(Page(b"cubes"), Page(b"console"), lambda address: True)
         self.addCleanup(listeners.close_connections)
-        self.addCleanup(listeners.close)  # type: ignore[arg-type]
+        self.addCleanup(listeners.close)
         return listeners
 
     def count(self) -> None:

@@ -66,26 +66,35 @@ def _guarded(declared: Operation, handler: Callable[..., Awaitable[Any]], keep: 
     async def ask(caller: Caller, **arguments: Any) -> Any:
         check_access(caller, declared)
         result = await handler(caller, **arguments)
-        if declared.method != "GET" and declared.changes(arguments.get("body")):
-            await _keep(keep, _change(caller, declared, arguments, result))
+        body = arguments.get("body")
+        if declared.method != "GET" and declared.changes(body):
+            detail = {} if body is None else fit_to_keep(body)
+            recorded = detail if declared.recorded is None else declared.recorded(result)
+            if recorded is not None:
+                await _keep(keep, _change(caller, declared, arguments, result, recorded))
         return result
 
     ask.operation = declared  # type: ignore[attr-defined]
     return ask
 
 
-def _change(caller: Caller, declared: Operation, arguments: Mapping[str, Any], result: Any) -> Change:
+def _change(
+    caller: Caller,
+    declared: Operation,
+    arguments: Mapping[str, Any],
+    result: Any,
+    detail: dict[str, Any],
+) -> Change:
     parts = [value for value in arguments.values() if isinstance(value, str)]
     if not parts:
         # What was made has been given its id only now.
         made = result.result if isinstance(result, Tagged) else result
         parts = [id for id in [getattr(made, "id", None)] if isinstance(id, str)]
-    body = arguments.get("body")
     return Change(
         who=printable(caller.name),
         action=declared.name,
         subject=printable(" ".join(parts)),
-        detail={} if body is None else fit_to_keep(body),
+        detail=detail,
     )
 
 

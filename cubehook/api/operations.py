@@ -136,7 +136,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     `status` is answered with the result; 204 goes without one.  An operation that is `conditional`
     honours `If-Match`, one that is `tagged` answers with an `ETag`.  `headers` are those of the request
     that matter, as `query` has the parameters.  `access` tells who may ask for it.  `changes` tells of a
-    body whether anything is changed, so that it belongs in the record of changes.
+    body whether anything is changed, so that it belongs in the record of changes.  `recorded` makes what that
+    has as its detail of the result, None if nothing was changed; without it the body is recorded.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[type[ApiError], ...]
     access: Access
     changes: Callable[[Any], bool]
+    recorded: Callable[[Any], dict[str, Any] | None] | None = None
     status: int = 200
     conditional: bool = False
     tagged: bool = False
@@ -179,6 +181,7 @@ def operation(
     errors: tuple[type[ApiError], ...] = (),
     access: Access | None = None,
     changes: Callable[[Any], bool] = _always,
+    recorded: Callable[[Any], dict[str, Any] | None] | None = None,
     status: int = 200,
     conditional: bool = False,
     tagged: bool = False,
@@ -209,6 +212,7 @@ def operation(
             errors=errors,
             access=access,
             changes=changes,
+            recorded=recorded,
             status=status,
             conditional=conditional,
             tagged=tagged,

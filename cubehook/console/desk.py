@@ -33,24 +33,30 @@ class Desk:
     """
     Asks the operations of `parts`, and tells what else the pages must know of the service.
 
-    `doors` are where people sign in; `problems` are sentences, none if the service is ready.
+    `doors` are where people sign in; `settings` are those that hold; `problems` are sentences, none if the
+    service is ready.
     """
 
     def __init__(
         self,
         parts: Iterable[object],
         doors: Doors,
-        settings: config.Config,
+        settings: Callable[[], config.Config],
         problems: Callable[[], list[str]],
         now: Callable[[], Micros],
     ) -> None:
         self.doors = doors
-        self.settings = settings
+        self._settings = settings
         self.problems = problems
         self.now = now
         self._operations: dict[str, tuple[Operation, Callable[..., Awaitable[Any]]]] = {
             declared.name: (declared, handler) for part in parts for declared, handler in operations(part)
         }
+
+    @property
+    def settings(self) -> config.Config:
+        """The settings that hold."""
+        return self._settings()
 
     def has(self, operation: str) -> bool:
         """Whether the API has an operation of that name."""

@@ -22,6 +22,7 @@ _VERBS = {
     "create_token": "added token",
     "delete_token": "removed token",
     "trace_cube": "traced cube",
+    "reload": "reloaded the configuration",
     "sign_in": "signed in",
     "sign_out": "signed out",
 }
@@ -37,4 +38,15 @@ def change_told(change: Any) -> str:
     told = verb if change.action in _ALONE or not subject else f"{verb} {subject}"
     if change.action.startswith("change_") and change.detail:
         told += f" ({', '.join(sorted(change.detail))})"
+    if change.action == "reload":
+        told += f" ({'; '.join(_reloaded(change.detail))})"
     return told
+
+
+def _reloaded(detail: dict[str, Any]) -> list[str]:
+    told = [
+        f"{kind} {what}: {', '.join(ids)}"
+        for kind in ("cubes", "webhooks")
+        for what, ids in detail.get(kind, {}).items()
+    ]
+    return [*told, *([", ".join(detail["settings"])] if detail.get("settings") else [])]

@@ -116,6 +116,10 @@ class Dispatcher:
         self._reroute()
         return self._close(old, grace)
 
+    def use_defaults(self, defaults: config.Delivery) -> None:
+        """Let these be the defaults of webhooks that are added or replaced from now on."""
+        self._defaults = defaults
+
     def remove(self, webhook: str, grace: float | None = None) -> Deferred[None]:
         """
         Deliver nothing more to `webhook`; its pending deliveries are left to the store.

@@ -138,6 +138,24 @@ class RotatedFile:
         self.flush()
         self._file.close()
 
+    def rotate_at(self, rotate_bytes: int, keep: int) -> None:
+        """Rotate at this size from now on, and keep so many files."""
+        self._rotate_bytes = rotate_bytes
+        self._keep = keep
+        self._full = min(FLUSH_BYTES, rotate_bytes)
+
+    def reopen(self) -> None:
+        """Write what waits to the file that is open, and what comes to the one that has its name then."""
+        self.flush()
+        try:
+            self._reopen()
+        except OSError as error:
+            self._log.error(
+                "{path} cannot be opened again: {reason}; the file that was open is written on",
+                path=str(self._path),
+                reason=error.strerror,
+            )
+
     def _open(self) -> FileIO:
         # Appending, so that a second process with the same folder by mistake overwrites nothing.
         file = FileIO(self._path, "a", opener=lambda path, flags: os.open(path, flags, 0o640))
@@ -254,7 +272,8 @@ class Logs:
     """
     The three log files under `folder`.
 
-    `open` creates them; `close` writes what waits and takes the observer off the publisher.
+    `open` creates them; `close` writes what waits and takes the observer off the publisher.  `predicate`
+    tells which of the service's messages are written.
     """
 
     def __init__(self, folder: Path, settings: Log, reactor: IReactorTime, now: Callable[[], Micros]) -> None:
@@ -264,7 +283,7 @@ class Logs:
         self._now = now
         self._as_json = settings.format == "json"
         self.predicate = level_predicate(settings)
-        self._files: list[RotatedFile] = []
+        self._files: dict[str, RotatedFile] = {}
         self._observer: ILogObserver | None = None
         self._events: Logger | None = None
         self._access: Logger | None = None
@@ -272,23 +291,44 @@ class Logs:
     def open(self) -> None:
         """Create the folder and the files; OSError if that cannot be done."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        service = self._file("cubehook.log")
-        self._observer = FilteringLogObserver(
-            _FileObserver(service, _json_line if self._as_json else _text_line), [self.predicate]
+        for name in ("cubehook", "events", "access"):
+            self._files[name] = RotatedFile(
+                self._folder / f"{name}.log", self._settings.rotate_bytes, self._settings.keep, self._reactor
+            )
+        self._observe()
+
+    def _observe(self) -> None:
+        """Write to the files what the settings say."""
+        before, self._observer = (
+            self._observer,
+            FilteringLogObserver(
+                _FileObserver(self._files["cubehook"], _json_line if self._as_json else _text_line),
+                [self.predicate],
+            ),
         )
         globalLogPublisher.addObserver(self._observer)
+        if before is not None:
+            globalLogPublisher.removeObserver(before)
         self._events = self._lines("cubehook.events")
         self._access = self._lines("cubehook.access")
 
-    def _file(self, name: str) -> RotatedFile:
-        file = RotatedFile(
-            self._folder / name, self._settings.rotate_bytes, self._settings.keep, self._reactor
-        )
-        self._files.append(file)
-        return file
+    def change(self, settings: Log) -> None:
+        """Log as `settings` say from now on; levels that were set otherwise meanwhile are forgotten."""
+        self._settings = settings
+        self._as_json = settings.format == "json"
+        self.predicate = level_predicate(settings)
+        for file in self._files.values():
+            file.rotate_at(settings.rotate_bytes, settings.keep)
+        if self._observer is not None:
+            self._observe()
+
+    def reopen(self) -> None:
+        """Let go of files that were moved away, by logrotate for instance."""
+        for file in self._files.values():
+            file.reopen()
 
     def _lines(self, namespace: str) -> Logger | None:
-        file = self._file(namespace.removeprefix("cubehook.") + ".log")
+        file = self._files[namespace.removeprefix("cubehook.")]
         if self.predicate.logLevelForNamespace(namespace) > LogLevel.info:
             return None
         return Logger(namespace, observer=_LineObserver(file))
@@ -299,7 +339,7 @@ class Logs:
             globalLogPublisher.removeObserver(self._observer)
             self._observer = None
         self._events = self._access = None
-        for file in self._files:
+        for file in self._files.values():
             file.close()
         self._files.clear()
 

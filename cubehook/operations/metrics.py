@@ -110,6 +110,12 @@ class Metrics:
             buckets=_COMMIT_BUCKETS,
             registry=registry,
         )
+        self.reloads = Counter(
+            "cubehook_reloads_total",
+            "Times the configuration was read again: changed, unchanged, refused, failed",
+            ["result"],
+            registry=registry,
+        )
         self._labels: dict[Counter | Histogram, tuple[str, ...]] = {
             self.notifications: ("cube", "message"),
             self.events: ("cube", "state"),

@@ -13,11 +13,15 @@ _FILES = ("cubehook.db", "cubehook.db-wal")
 
 
 class ServiceStatus:
-    """See `cubehook.api.status.Service`; `note` is to be called every `rates.SECONDS`."""
+    """
+    See `cubehook.api.status.Service`.
+
+    `settings` are those that hold; `note` is to be called every `rates.SECONDS`.
+    """
 
     def __init__(
         self,
-        settings: config.Config,
+        settings: Callable[[], config.Config],
         metrics: Metrics,
         problems: Callable[[], list[str]],
         now: Callable[[], Micros],
@@ -39,14 +43,15 @@ class ServiceStatus:
 
     def retained(self) -> tuple[int, int]:
         """For how many seconds calls and deliveries are kept."""
-        return self._settings.retention.calls, self._settings.retention.deliveries
+        retention = self._settings().retention
+        return retention.calls, retention.deliveries
 
     def database_bytes(self) -> int:
         """What the database takes on the disk."""
         total = 0
         for name in _FILES:
             try:
-                total += (self._settings.state_dir / name).stat().st_size
+                total += (self._settings().state_dir / name).stat().st_size
             except OSError:
                 continue
         return total

@@ -126,6 +126,12 @@ class Traces:
         """The traces that are on, by cube."""
         return [self._on[cube].status() for cube in sorted(self._on)]
 
+    def change(self, settings: Log) -> None:
+        """Rotate files as `settings` say from now on."""
+        self._settings = settings
+        for tap in self._on.values():
+            tap.rotate_at(settings.rotate_bytes, settings.keep)
+
     def stop(self) -> None:
         """End them all."""
         for cube in list(self._on):
@@ -191,6 +197,10 @@ class FileTap:
         self._file.write_now(
             f"{iso(self._now())} trace of cube {self.cube} {begins}, until {iso(until)}{numbers}\n"
         )
+
+    def rotate_at(self, rotate_bytes: int, keep: int) -> None:
+        """See `cubehook.operations.logs.RotatedFile`."""
+        self._file.rotate_at(rotate_bytes, keep)
 
     def close(self, why: str) -> None:
         """Write nothing more."""

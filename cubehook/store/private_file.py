@@ -20,11 +20,10 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(descriptor)
     new.rename(path)
-    sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk.  Raises OSError."""
+def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

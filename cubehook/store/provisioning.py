@@ -221,7 +221,7 @@ def in_the_file(table: str, id: str) -> str:
     """Why one that is the configuration file's cannot be changed; `table` is `cubes` or `webhooks`."""
     return (
         f"[{table}.{id}] stands in the configuration file, which decides what it is: change it there, and "
-        "start the service again"
+        "run `cubehook reload`"
     )
 
 
@@ -246,8 +246,8 @@ def rotate(
     if known.from_file:
         raise ProvisionedError(
             f"the secret of webhook {id} stands in the configuration file: change webhooks.{id}.secret there "
-            "and start again, and the former one goes on signing for delivery.secret_overlap; or take the "
-            "key out of the file, and after the next start the secret can be rotated here"
+            "and run `cubehook reload`, and the former one goes on signing for delivery.secret_overlap; or "
+            "take the key out of the file, and after the next reload the secret can be rotated here"
         )
     secrets = known.replaced(new_secret(random_bytes), at, overlap)
     connection.execute(update(webhooks).where(webhooks.c.id == id).values(secret=sealer.seal(_text(secrets))))

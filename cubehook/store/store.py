@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from time import monotonic, time_ns
+from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
@@ -91,7 +91,6 @@ class Store:
         on_degraded: Callable[[bool, str], None] = _ignore,
         on_commit: Callable[[float], None] = _ignore,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        now: Callable[[], Micros] = lambda: time_ns() // 1000,
         pace: float = PACE,
         max_held_items: int = MAX_HELD_ITEMS,
         max_held_bytes: int = MAX_HELD_BYTES,
@@ -99,7 +98,6 @@ class Store:
         self._path = path
         self._reactor = reactor
         self._random_bytes = random_bytes
-        self._now = now
         self._lock = sqlite.Lock(path)
         self._engine = sqlite.writer_engine(path)
         self._reader = Reader(sqlite.reader_engine(path, READERS), reactor, READERS)
@@ -145,7 +143,7 @@ class Store:
                 "make it writable for this user, or set another state_dir"
             ) from error
         try:
-            migrate.prepare(self._engine, self._path, self._now())
+            migrate.prepare(self._engine, str(self._path))
             self._sealer = sealing.unlock(self._engine, self._path)
         except BaseException as error:
             self._lock.release()
@@ -300,7 +298,21 @@ class Store:
         stays so until its settings change.  Pending deliveries of webhooks that are no more become
         failed: here as far as that is quickly done, the rest by `sweep`.
         """
-        provisioned = await self._do(
+        provisioned = await self.provision_again(cubes, webhooks, at=at, overlap=overlap)
+        for _ in range(_ORPHAN_CHUNKS_AT_START):
+            if not await self._do(partial(fail_orphans, lanes=_ORPHAN_LANES)):
+                break
+        return provisioned
+
+    async def provision_again(
+        self, cubes: Sequence[Cube], webhooks: Sequence[Webhook], *, at: Micros, overlap: float
+    ) -> Provisioned:
+        """
+        As `provision`, while the service runs: in one transaction.
+
+        What is pending for webhooks that are no more is left to `fail_orphans`.
+        """
+        return await self._do(
             partial(
                 provision,
                 wanted_cubes=cubes,
@@ -311,10 +323,6 @@ class Store:
                 overlap=overlap,
             )
         )
-        for _ in range(_ORPHAN_CHUNKS_AT_START):
-            if not await self._do(partial(fail_orphans, lanes=_ORPHAN_LANES)):
-                break
-        return provisioned
 
     async def put_cube(self, cube: Cube) -> None:
         """

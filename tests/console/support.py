@@ -125,7 +125,9 @@ class Browser:
         self.doors = MemoryDoors()
         self.session = session
         self.problems = list(problems)
-        self.desk = Desk(parts, self.doors, settings or config.Config(), lambda: self.problems, lambda: NOW)
+        self.desk = Desk(
+            parts, self.doors, lambda: settings or config.Config(), lambda: self.problems, lambda: NOW
+        )
         self.resource = Console(self.desk, pages).resource()
 
     async def get(self, path: str, **headers: str) -> Page:

@@ -93,6 +93,7 @@ class DoorsCase(TestCase):
             traces=nothing,
             trace=nothing,
             problems=list,
+            reload=nothing,
         )
         self.doors = Doors(inside, settings, self.folder, self._listen)
         self.doors.open()
@@ -224,7 +225,7 @@ class KeyCheckerTests(SynchronousTestCase):
         signature = None if signer is None else signer.sign(b"this session", name)
         data = None if signer is None else b"this session"
         credentials = SSHPrivateKey(b"anybody", name, shown.public().blob(), data, signature)
-        return self.successResultOf(KeyChecker(self.path).requestAvatarId(credentials))
+        return self.successResultOf(KeyChecker(lambda: self.path).requestAvatarId(credentials))
 
     def test_a_signature_is_wanted(self) -> None:
         self.assertEqual(self.login(self.ann, self.ann), b"ann")

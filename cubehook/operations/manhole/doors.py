@@ -88,7 +88,7 @@ class Doors:
             from cubehook.operations.manhole.ssh import ssh_factory
 
             try:
-                factory = ssh_factory(self, settings.authorized_keys, self._folder / HOST_KEY)
+                factory = ssh_factory(self, self._key_file, self._folder / HOST_KEY)
             except HostKeyError as error:
                 raise DoorError(str(error)) from None
             self._ports.append(self._listen("manhole.ssh", _guarded(settings.ssh), factory))
@@ -99,7 +99,7 @@ class Doors:
                 self._listen(
                     "manhole.telnet",
                     _guarded(settings.telnet),
-                    telnet_factory(self, settings.password_file),
+                    telnet_factory(self, self._password_file),
                 )
             )
             _log.warn(
@@ -107,6 +107,18 @@ class Doors:
                 "clear text; prefer manhole.ssh",
                 endpoint=settings.telnet,
             )
+
+    def change(self, settings: Manhole) -> None:
+        """Let in by other files from now on; where the doors are stays as it is."""
+        self._settings = settings
+
+    def _key_file(self) -> Path:
+        assert self._settings.authorized_keys is not None
+        return self._settings.authorized_keys
+
+    def _password_file(self) -> Path:
+        assert self._settings.password_file is not None
+        return self._settings.password_file
 
     # Who is inside
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cubehook.delivery.redelivery import Redelivery
     from cubehook.operations.logs import Logs
     from cubehook.operations.trace import Traces, Tracing
+    from cubehook.settings_plan import Reloaded
     from cubehook.store.store import Store
     from cubehook.webhooks import Webhooks
 
@@ -33,5 +34,6 @@ class Inside:
     traces: Traces
     trace: Callable[[str, float, bool], Tracing]
     problems: Callable[[], list[str]]
+    reload: Callable[[str], Awaitable[Reloaded]]
     began: float = time.monotonic()
     """When the process came this far; the monotonic clock's."""

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
 from cubehook import __version__
-from cubehook.changes import RefusedError, SettingsError
+from cubehook.changes import RefusedError, ReloadError, SettingsError
 from cubehook.delivery.breaker import State
 from cubehook.events import Micros, iso
 from cubehook.ids import id_text, parse_id
@@ -41,7 +41,7 @@ from cubehook.text import printable
 
 __all__ = ["PLAIN", "Shown", "namespace"]
 
-PLAIN = (MistakeError, RedeliveryError, StoreError, TraceError, RefusedError, SettingsError)
+PLAIN = (MistakeError, RedeliveryError, StoreError, TraceError, RefusedError, ReloadError, SettingsError)
 """Exceptions the texts of which say all there is to say."""
 
 HELP = (
@@ -56,6 +56,7 @@ HELP = (
     ("register('hq')", "register with a gateway again now"),
     ("redeliver('ID')", "send one delivery again"),
     ("enable('crm')", "send again to a webhook that was disabled"),
+    ("reload()", "read the configuration file again, and let hold what differs"),
     ("trace('hq', 10)", "write what a gateway and we say to a file, for 10 minutes; 0 ends that"),
     ("loglevel('cubehook.xcc', 'debug')", "log more, or less, until the service stops; loglevel() tells"),
     ("sleep(2)", "for programs: while True: print(status()); await sleep(2)"),
@@ -130,6 +131,17 @@ def namespace(
         await inside.webhooks.enable(id)
         return webhooks[id]
 
+    async def reload() -> Fields:
+        """Read the configuration file again, and tell what has changed; a mistake in it changes nothing."""
+        done = await inside.reload(f"manhole: {visitor}")
+        pairs: list[tuple[str, str | Cell]] = [("file", done.file)]
+        for line in done.words() or ["nothing has changed"]:
+            what, _, which = line.partition(": ")
+            pairs.append((what, which) if which else ("result", what))
+        if done.needs_restart:
+            pairs.append(("needs a restart", Cell(", ".join(done.needs_restart), Style.WARN)))
+        return Fields(screen, done, lambda: pairs)
+
     @completes(cube_ids)
     def trace(cube: str, minutes: float = 10, masked: bool = False) -> Fields:
         """
@@ -185,7 +197,7 @@ def namespace(
         "exit": _Leave(leave),
         "quit": _Leave(leave),
     }
-    for function in (help, status, register, redeliver, enable, trace, loglevel, sleep):
+    for function in (help, status, register, redeliver, enable, reload, trace, loglevel, sleep):
         names[function.__name__] = function
     return names
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,11 @@ _conch_log = Logger(namespace="twisted.conch", observer=_Weighty())
 
 @implementer(ICredentialsChecker)
 class KeyChecker:
-    """Knows people by the keys in a file, which is read each time."""
+    """Knows people by the keys in a file, which is asked for and read each time."""
 
     credentialInterfaces = (ISSHPrivateKey,)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Callable[[], Path]) -> None:
         self._path = path
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
@@ -101,7 +102,7 @@ class KeyChecker:
 
     def _find(self, key: Key) -> Authorized:
         try:
-            known = authorized(self._path)
+            known = authorized(self._path())
         except UnsafeFileError as error:
             _log.error("Manhole: nobody can come in over SSH: {why}", why=str(error))
             raise UnauthorizedLogin("no keys") from None
@@ -230,13 +231,13 @@ class _Factory(SSHFactory):
         return protocol
 
 
-def ssh_factory(doors: Doors, keys: Path, key_path: Path) -> SSHFactory:
-    """What answers at the SSH door; HostKeyError."""
+def ssh_factory(doors: Doors, keys: Callable[[], Path], key_path: Path) -> SSHFactory:
+    """What answers at the SSH door, to those whose keys are in the file that `keys` tells; HostKeyError."""
     key = host_key(key_path)
     _log.info("The manhole's host key is {fingerprint} (ed25519)", fingerprint=fingerprint(key))
     try:
-        if not authorized(keys):
-            _log.warn("Nobody can come into the manhole over SSH: {path} has no keys", path=str(keys))
+        if not authorized(keys()):
+            _log.warn("Nobody can come into the manhole over SSH: {path} has no keys", path=str(keys()))
     except UnsafeFileError as error:
         _log.error("Nobody can come into the manhole over SSH: {why}", why=str(error))
     return _Factory(doors, Portal(_Realm(doors), [KeyChecker(keys)]), key)

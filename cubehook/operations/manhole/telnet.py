@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ class Delays:
         self._last = now
 
 
-def telnet_factory(doors: Doors, passwords: Path) -> Factory:
-    """What answers at the telnet door."""
+def telnet_factory(doors: Doors, passwords: Callable[[], Path]) -> Factory:
+    """What answers at the telnet door, to the users of the file that `passwords` tells."""
     try:
-        if not read_users(passwords):
+        if not read_users(passwords()):
             _log.warn(
-                "Nobody can come into the manhole over telnet: {path} has no users", path=str(passwords)
+                "Nobody can come into the manhole over telnet: {path} has no users", path=str(passwords())
             )
     except UnsafeFileError as error:
         _log.error("Nobody can come into the manhole over telnet: {why}", why=str(error))
@@ -74,7 +75,7 @@ def telnet_factory(doors: Doors, passwords: Path) -> Factory:
 class _Factory(Factory):
     noisy = False
 
-    def __init__(self, doors: Doors, passwords: Path) -> None:
+    def __init__(self, doors: Doors, passwords: Callable[[], Path]) -> None:
         self._doors = doors
         self._passwords = passwords
         self._delays = Delays()
@@ -92,7 +93,7 @@ class _Connection(Telnet):
 
     transport: Any
 
-    def __init__(self, doors: Doors, passwords: Path, delays: Delays) -> None:
+    def __init__(self, doors: Doors, passwords: Callable[[], Path], delays: Delays) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._doors = doors
         self._passwords = passwords
@@ -194,7 +195,7 @@ class _Connection(Telnet):
         if wait:
             await deferLater(reactor, wait)
         try:
-            hashed = read_users(self._passwords).get(user)
+            hashed = read_users(self._passwords()).get(user)
         except UnsafeFileError as error:
             _log.error("Manhole: nobody can come in over telnet: {why}", why=str(error))
             hashed = None
