@@ -169,6 +169,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     since: Micros
     registration_id: str | None = None
     last_message_at: Micros | None = None
+    last_probe_at: Micros | None = None
+    """Since the service started; no store keeps it."""
     failure_count: int = 0
     last_error: str | None = None
     reason: str = ""

@@ -64,12 +64,14 @@ class CubeRegistration(msgspec.Struct, frozen=True, kw_only=True):
 
     `silent`: the gateway says nothing although it has us registered.  `rejected`: it refuses us.
     `failure_count` are the attempts that failed in a row, `last_error` is what the last one met.
+    `last_probe_at` is when the gateway last probed us since the service started.
     """
 
     state: RegistrationState
     registration_id: str | None
     since: Time
     last_message_at: Time | None
+    last_probe_at: Time | None
     failure_count: int
     last_error: str | None
     reason: str
@@ -235,6 +237,7 @@ def _registration_view(registration: Registration) -> CubeRegistration:
         registration_id=registration.registration_id,
         since=iso(registration.since),
         last_message_at=shown_time(registration.last_message_at),
+        last_probe_at=shown_time(registration.last_probe_at),
         failure_count=registration.failure_count,
         last_error=registration.last_error,
         reason=registration.reason,

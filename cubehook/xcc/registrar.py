@@ -97,6 +97,7 @@ class Registrar:
         self._machine = RegistrationMachine(cube.id, random)
         self._settled_id: str | None = None
         self._last_message_at: Micros | None = None
+        self._last_probe_at: Micros | None = None
         self._last_transaction_id: str | None = None
         self._shown = Registration(
             cube=cube.id, state=RegistrationState.UNREGISTERED, since=now(), reason="Not started yet."
@@ -110,7 +111,9 @@ class Registrar:
     @property
     def registration(self) -> Registration:
         """How the registration stands now."""
-        return msgspec.structs.replace(self._shown, last_message_at=self._last_message_at)
+        return msgspec.structs.replace(
+            self._shown, last_message_at=self._last_message_at, last_probe_at=self._last_probe_at
+        )
 
     @property
     def registered(self) -> bool:
@@ -192,6 +195,7 @@ class Registrar:
                 self._carry_out(self._machine.heard(at, header.registration_id))
             return None
         if isinstance(message, xcc.SolicitXccProbing):
+            self._last_probe_at = at
             self._carry_out(
                 self._machine.probed(
                     at,

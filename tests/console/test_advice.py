@@ -17,6 +17,7 @@ def steps(state: RegistrationState, error: str | None = None, **more: Any) -> st
         registration_id=None,
         since="2024-11-23T16:00:00.000000Z",
         last_message_at=None,
+        last_probe_at=None,
         failure_count=1,
         last_error=error,
         reason="",

@@ -10,7 +10,7 @@ from cubehook.api.cubes import CubesPart
 from cubehook.config import Config, Listen
 from cubehook.records import RegistrationState
 from tests.console.cubes import FakeCubes, FakeRegistrations, cube
-from tests.console.support import NASTY, VIEWER, Browser, Page
+from tests.console.support import NASTY, NOW, VIEWER, Browser, Page
 
 NEW = {
     "id": "branch-12",
@@ -74,6 +74,12 @@ class Looking(CubesCase):
             self.assertIn(words, page.text)
         self.assertIn("remote-url http://192.0.2.20:8090/xcc/hq", page.find("//pre[@id='ios']").text)
         self.assertNotIn("What to check", page.text)
+
+    async def test_last_probe(self) -> None:
+        self.cubes.stand("hq", RegistrationState.REGISTERED)
+        self.assertIn("Last probenone since the start", (await self.browser.get("/cubes/hq")).text)
+        self.cubes.stand("hq", RegistrationState.REGISTERED, last_probe_at=NOW - 17_000_000)
+        self.assertIn("Last probe17 s ago", (await self.browser.get("/cubes/hq")).text)
 
     async def test_what_to_check(self) -> None:
         self.cubes.stand(

@@ -274,6 +274,16 @@ class HeardTests(RegistrarTests):
         self.assertEqual(self.registrar.registration.last_message_at, self.now())
         self.assertEqual((len(self.client.registers), len(self.journal.kept)), (1, kept))
 
+    def test_when_it_was_probed(self) -> None:
+        self.register()
+        self.assertIsNone(self.registrar.registration.last_probe_at)
+        self.hear(probe())
+        probed = self.now()
+        self.clock.advance(5)
+        self.hear(notification())
+        shown = self.registrar.registration
+        self.assertEqual((shown.last_probe_at, shown.last_message_at), (probed, self.now()))
+
     def test_notification_without_an_id_ends_silence(self) -> None:
         self.register()
         self.clock.advance(3600)

@@ -271,6 +271,9 @@
     document.querySelectorAll("[data-theme-switch]").forEach(nameTheme);
     document.querySelectorAll("form").forEach(choices);
     navigation();
+    // A form that was refused: to the first field with which something is wrong.
+    var wrong = document.querySelector("main [aria-invalid]");
+    if (wrong) wrong.focus();
     // Before it is painted, what has come is in the viewer's zone. Our own changes are no news.
     var news = new MutationObserver(function () {
       prepare(document.body);
