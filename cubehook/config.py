@@ -22,7 +22,12 @@ Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$
 LevelName: TypeAlias = Literal["debug", "info", "warn", "error", "critical"]
 
 Endpoint: TypeAlias = Annotated[
-    str, rules.rule('a Twisted endpoint string such as "tcp:8090:interface=127.0.0.1"', rules.endpoint)
+    str,
+    rules.rule(
+        'a Twisted endpoint string such as "tcp:8090:interface=127.0.0.1"',
+        rules.endpoint,
+        resolve=rules.endpoint_in,
+    ),
 ]
 Network: TypeAlias = Annotated[
     str, rules.rule('a network such as "192.0.2.0/24", or an address', rules.network)
@@ -68,13 +73,20 @@ DEFAULT_RETRY = (2.0, 10.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the service listens: what the gateways call, and the console with the REST API."""
+    """
+    Where the service listens: what the gateways call, and the console with the REST API.
+
+    `tls_minimum` and `client_ca` are for listeners of `cubes` with TLS: the oldest version that is spoken,
+    and who must vouch for the certificate of whoever calls.
+    """
 
     cubes: Annotated[tuple[Endpoint, ...], msgspec.Meta(min_length=1)] = ("tcp:8090",)
     console: tuple[Endpoint, ...] = ("tcp:8080:interface=127.0.0.1",)
     max_connections: Annotated[int, msgspec.Meta(ge=8, le=1_000_000)] = 1000
     """Open at once, for the cubes' listeners together, and as many for the console's."""
     max_connections_per_address: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 250
+    tls_minimum: TlsVersion = "1.2"
+    client_ca: Path | None = None
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

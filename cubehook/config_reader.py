@@ -23,7 +23,7 @@ import msgspec
 from msgspec import inspect
 
 from cubehook.config import Config, Cube, Listen, Manhole, Webhook
-from cubehook.config_rules import is_local, rule_of
+from cubehook.config_rules import is_local, is_tls, rule_of
 from cubehook.delivery.signing import decode_secret
 from cubehook.delivery.templates import KEYS as PAYLOAD_KEYS
 from cubehook.delivery.templates import mistakes as payload_mistakes
@@ -289,7 +289,8 @@ class _Reader:
             raise self._fail(key, rule.expected, _presented(kind, found))
         text = self._expanded(found, key)
         try:
-            return rule.read(text)
+            value = rule.read(text)
+            return value if rule.resolve is None else rule.resolve(value, self._folder)
         except ValueError as error:
             why = f": {_printable(str(error))}" if str(error) else ""
             raise self._fail(key, rule.expected, _presented(kind, found) + why) from None
@@ -422,6 +423,30 @@ class Checks:
                 other = taken.setdefault(endpoint, _path(path))
                 if other != _path(path):
                     self._note("an endpoint of its own", *path, found=f"that of {other}")
+                self._tls_files(endpoint, path)
+        if listen.client_ca is not None:
+            self._client_ca(listen)
+
+    def _tls_files(self, endpoint: str, path: tuple[str, str, int]) -> None:
+        if not is_tls(endpoint) or self._is_noted(_path(path)):
+            return
+        from cubehook.net.server_tls import problem
+
+        wrong = problem(endpoint)
+        if wrong is not None:
+            self._note("a certificate and its key in PEM files", *path, found=_printable(wrong))
+
+    def _client_ca(self, listen: Listen) -> None:
+        from cubehook.net.certificates import TlsFileError, read_certificates
+
+        if not any(map(is_tls, listen.cubes)):
+            self._note("an ssl: endpoint in listen.cubes, which it would be for", "listen", "client_ca")
+            return
+        try:
+            read_certificates("", listen.client_ca)  # type: ignore[arg-type]
+        except TlsFileError as error:
+            found = str(error).removeprefix(": ")
+            self._note("authorities in a PEM file", "listen", "client_ca", found=_printable(found))
 
     def cubes(self, cubes: Sequence[Cube]) -> None:
         """Note which of `cubes` cannot be there beside those before it."""

@@ -12,6 +12,7 @@ import base64
 import re
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -38,9 +39,20 @@ _KEY_PIN = re.compile(r"sha256//([A-Za-z0-9+/]{43}=)", re.ASCII)
 _POSITIONAL = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "backlog", "interface"),
-    "ssl": ("port",),
-    "unix": ("address",),
+    "ssl": (
+        "port",
+        "privateKey",
+        "certKey",
+        "sslmethod",
+        "interface",
+        "backlog",
+        "extraCertChain",
+        "dhParameters",
+    ),
+    "unix": ("address", "mode", "backlog", "lockfile"),
 }
+# Those that name files.
+_FILES = {"ssl": ("privateKey", "certKey", "extraCertChain", "dhParameters"), "unix": ("address",)}
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,18 +62,25 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     `expected` tells in words what is wanted.  `read` takes the text and returns the
     value, or raises ValueError; the error's words, if any, tell what is wrong with the
     text without repeating it.  `show` makes a found text fit for an error message;
-    None if it may not be shown at all.
+    None if it may not be shown at all.  `resolve` makes the value one whose relative paths start from a
+    folder, that of the configuration file.
     """
 
     expected: str
     read: Callable[[str], Any]
     show: Callable[[str], str] | None = None
+    resolve: Callable[[Any, Path], Any] | None = None
 
 
-def rule(expected: str, read: Callable[[str], Any], show: Callable[[str], str] | None = str) -> msgspec.Meta:
+def rule(
+    expected: str,
+    read: Callable[[str], Any],
+    show: Callable[[str], str] | None = str,
+    resolve: Callable[[Any, Path], Any] | None = None,
+) -> msgspec.Meta:
     """A `Rule` as a type's metadata; `cubehook.schemas` makes a JSON Schema of its text."""
     return msgspec.Meta(
-        extra={_EXTRA: Rule(expected=expected, read=read, show=show)},
+        extra={_EXTRA: Rule(expected=expected, read=read, show=show, resolve=resolve)},
         extra_json_schema={GIVEN_AS_TEXT: True, "description": expected},
     )
 
@@ -275,6 +294,10 @@ def endpoint(text: str) -> str:
             raise ValueError("its port is not a number from 0 to 65535")
     if kind == "unix" and not arguments.get("address"):
         raise ValueError("it names no socket")
+    if kind == "ssl":
+        # Twisted's parser would read the files at once, and from the folder the process runs in.
+        _ssl(arguments)
+        return text
 
     from twisted.internet.endpoints import serverFromString
 
@@ -290,6 +313,34 @@ def endpoint(text: str) -> str:
     return text
 
 
+def endpoint_in(text: str, folder: Path) -> str:
+    """An endpoint string whose relative paths, of files for TLS or of a Unix socket, start from `folder`."""
+    kind, arguments = endpoint_parts(text)
+    relative = [
+        name for name in _FILES.get(kind, ()) if name in arguments and not Path(arguments[name]).is_absolute()
+    ]
+    if not relative:
+        return text
+    arguments |= {name: str(folder / arguments[name]) for name in relative}
+    escaped = {name: re.sub(r"([\\:])", r"\\\1", value) for name, value in arguments.items()}
+    return ":".join([kind, *(f"{name}={value}" for name, value in escaped.items())])
+
+
+def _ssl(arguments: dict[str, str]) -> None:
+    for name in arguments:
+        if name not in _POSITIONAL["ssl"]:
+            raise ValueError(f"ssl: does not take {name}")
+    if "sslmethod" in arguments:
+        raise ValueError("sslmethod is not taken: listen.tls_minimum tells how old TLS may be")
+    if not arguments.get("privateKey"):
+        raise ValueError("it names no privateKey")
+    for name in _FILES["ssl"]:
+        if "\0" in arguments.get(name, "") or arguments.get(name) == "":
+            raise ValueError(f"its {name} is no file")
+    if not arguments.get("backlog", "0").isdecimal():
+        raise ValueError("its backlog is not a number")
+
+
 def _systemd(arguments: dict[str, str]) -> None:
     # Twisted looks the socket up at once; it is there only under systemd.
     if arguments.get("domain") not in ("INET", "INET6", "UNIX"):
@@ -298,6 +349,11 @@ def _systemd(arguments: dict[str, str]) -> None:
         raise ValueError("it wants either index= or name=")
     if not arguments.get("index", "0").isdecimal():
         raise ValueError("its index is not a number")
+
+
+def is_tls(text: str) -> bool:
+    """Whether it is TLS that is spoken at an endpoint."""
+    return endpoint_parts(text)[0] == "ssl"
 
 
 def is_local(text: str) -> bool:

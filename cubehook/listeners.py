@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -16,11 +16,14 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from cubehook.config import Listen
-from cubehook.config_rules import endpoint_parts
+from cubehook.config_rules import endpoint_parts, is_tls
 from cubehook.events import Micros
 from cubehook.net import inherited
 from cubehook.net.admission import Admission
 from cubehook.net.site import AccessSite, LimitedRequest
+
+if TYPE_CHECKING:
+    from cubehook.net.server_tls import Demands, ServerTls
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a gateway may open one for each message, all at once."""
@@ -52,13 +55,16 @@ class _Group:
         self.root = root
         self.admission = admission
         self.open: dict[str, IListeningPort] = {}
+        self.tls: dict[str, ServerTls] = {}
+        """Of those that are open and speak TLS."""
 
 
 class Listeners:
     """
     Everything of `[listen]`, as `listen` has it until it is changed.
 
-    `access` hears of every finished request, `counted` of every connection that was refused.
+    `access` hears of every finished request, `counted` of every connection that was refused, and
+    `without_tls` of every one that came to nothing in TLS.
     """
 
     def __init__(
@@ -68,12 +74,15 @@ class Listeners:
         now: Callable[[], Micros],
         access: Callable[[LimitedRequest], None],
         counted: Callable[[], object],
+        without_tls: Callable[[], object] = lambda: None,
     ) -> None:
         self._reactor = reactor
-        self._listen = listen
+        self.listen = listen
+        """As it is."""
         self._now = now
         self._access = access
         self._counted = counted
+        self._without_tls = without_tls
         self._groups: list[_Group] = []
         self._sites: list[AccessSite] = []
         self._closed = False
@@ -87,7 +96,7 @@ class Listeners:
         Addresses that are `known` find places among the gateways' connections.  Raises ListenError; what
         was opened until then is for `close_at_once`.
         """
-        listen = self._listen
+        listen = self.listen
         for key, root, who in ((CUBES, cubes, known), (CONSOLE, console, None)):
             admission = Admission(
                 key,
@@ -100,13 +109,18 @@ class Listeners:
             group = _Group(key, root, admission)
             self._groups.append(group)
             for endpoint in _endpoints(key, listen):
-                self._open(group, endpoint)
+                self._open(group, endpoint, listen)
 
-    def _open(self, group: _Group, endpoint: str) -> None:
+    def _open(self, group: _Group, endpoint: str, listen: Listen) -> None:
         if self._closed:
             raise ListenError(group.key, endpoint, "the service is stopping")
         site = AccessSite(group.root, self._access, self._now, self._reactor, group.admission)
-        port = self.port(group.key, endpoint, site)
+        if is_tls(endpoint):
+            site.tls = self._tls(group.key, endpoint, listen)
+        port = self._port(group.key, endpoint, site, site.tls)
+        if site.tls is not None:
+            group.tls[endpoint] = site.tls
+            site.tls.warn()
         site.plain = getattr(port, "factory", None) is site
         # Twisted's 50 overflow in a busy moment, and who finds no place tries again a second later.  Of a
         # socket of systemd's, its unit decides.
@@ -115,11 +129,30 @@ class Listeners:
         group.open[endpoint] = port
         self._sites.append(site)
 
+    def _tls(self, key: str, endpoint: str, listen: Listen) -> ServerTls:
+        from cubehook.net.certificates import TlsFileError
+        from cubehook.net.server_tls import ServerTls
+
+        name, demands = _name(key, endpoint, listen), _demands(key, listen)
+        try:
+            return ServerTls(name, endpoint, demands, self._reactor.seconds, self._without_tls)
+        except TlsFileError as error:
+            raise ListenError(key, endpoint, str(error)) from None
+
     def port(self, key: str, endpoint: str, factory: IProtocolFactory) -> IListeningPort:
         """A port for somebody else's use; ListenError if there can be none."""
+        tls = self._tls(key, endpoint, self.listen) if is_tls(endpoint) else None
+        return self._port(key, endpoint, factory, tls)
+
+    def _port(
+        self, key: str, endpoint: str, factory: IProtocolFactory, tls: ServerTls | None
+    ) -> IListeningPort:
         outcome: list[IListeningPort | Failure] = []
         try:
-            listening = inherited.server(self._reactor, endpoint)
+            if tls is None:
+                listening = inherited.server(self._reactor, endpoint)
+            else:
+                listening = tls.endpoint(self._reactor)
         except inherited.InheritedError as error:
             raise ListenError(key, endpoint, str(error)) from None
         _ = listening.listen(factory).addBoth(outcome.append)
@@ -139,7 +172,7 @@ class Listeners:
         return [
             f"nobody listens on {endpoint} ({group.key})"
             for group in self._groups
-            for endpoint in _endpoints(group.key, self._listen)
+            for endpoint in _endpoints(group.key, self.listen)
             if not getattr(group.open.get(endpoint), "connected", endpoint in group.open)
         ]
 
@@ -152,6 +185,16 @@ class Listeners:
             for endpoint, port in group.open.items()
             for url in _urls(port, endpoint)
         ]
+
+    # TLS
+
+    def tls(self) -> list[ServerTls]:
+        """Everything that speaks TLS."""
+        return [each for group in self._groups for each in group.tls.values()]
+
+    def reload_certificates(self) -> list[str]:
+        """Read all certificates and keys again; in words, why some stay as they were."""
+        return [words for each in self.tls() if (words := each.refresh(forced=True)) is not None]
 
     # Changing
 
@@ -168,6 +211,7 @@ class Listeners:
         gone = [
             (group, each) for group in self._groups for each in group.open if each not in wanted[group.key]
         ]
+        demanded = self._demanded(listen)
         opened: list[tuple[_Group, str]] = []
         made_room: list[tuple[_Group, str]] = []
         try:
@@ -177,7 +221,7 @@ class Listeners:
                     gone.remove(each)
                     await self._close(*each)
                     made_room.append(each)
-                self._open(group, endpoint)
+                self._open(group, endpoint, listen)
                 opened.append((group, endpoint))
         except ListenError:
             for each in opened:
@@ -190,12 +234,36 @@ class Listeners:
         for group in self._groups:
             group.open = {endpoint: group.open[endpoint] for endpoint in wanted[group.key]}
             group.admission.limit(_most_connections(group.key, listen), listen.max_connections_per_address)
-        self._listen = listen
+        for tls, demands, made in demanded:
+            tls.use(demands, made)
+            tls.warn()
+        for group in self._groups:
+            for endpoint, tls in group.tls.items():
+                tls.name = _name(group.key, endpoint, listen)
+        self.listen = listen
         self._sites = [site for site in self._sites if site.in_use]
+
+    def _demanded(self, listen: Listen) -> list[tuple[ServerTls, Demands, tuple[Any, Any]]]:
+        """What those that stay will demand of clients, where that is something else."""
+        from cubehook.net.certificates import TlsFileError
+
+        changes = []
+        for group in self._groups:
+            if not group.tls:
+                continue
+            demands = _demands(group.key, listen)
+            if demands == _demands(group.key, self.listen):
+                continue
+            for endpoint, tls in group.tls.items():
+                try:
+                    changes.append((tls, demands, tls.made(demands)))
+                except TlsFileError as error:
+                    raise ListenError(group.key, endpoint, str(error)) from None
+        return changes
 
     def _open_again(self, group: _Group, endpoint: str) -> None:
         try:
-            self._open(group, endpoint)
+            self._open(group, endpoint, self.listen)
         except ListenError as error:
             if not self._closed:
                 _log.critical(
@@ -204,6 +272,7 @@ class Listeners:
 
     async def _close(self, group: _Group, endpoint: str) -> None:
         port = group.open.pop(endpoint)
+        group.tls.pop(endpoint, None)
         address = _address(port)
         await _stopped(port)
         _log.info("Listening on {address} no more ({key})", address=address, key=group.key)
@@ -241,6 +310,19 @@ def allow_many_connections() -> None:
 
 def _endpoints(key: str, listen: Listen) -> tuple[str, ...]:
     return listen.cubes if key == CUBES else listen.console
+
+
+def _name(key: str, endpoint: str, listen: Listen) -> str:
+    """The setting that an endpoint is, as `listen.cubes[0]`."""
+    endpoints = _endpoints(key, listen) if key in (CUBES, CONSOLE) else ()
+    return f"{key}[{endpoints.index(endpoint)}]" if endpoint in endpoints else key
+
+
+def _demands(key: str, listen: Listen) -> Demands:
+    """What is asked of clients of `key` over TLS: browsers can be asked for nothing, and are never old."""
+    from cubehook.net.server_tls import Demands
+
+    return Demands(listen.tls_minimum, listen.client_ca) if key == CUBES else Demands()
 
 
 def _most_connections(key: str, listen: Listen) -> int:
@@ -286,7 +368,7 @@ def _urls(port: IListeningPort, endpoint: str) -> list[str]:
         return []
     loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
     name = loopback.get(address, f"[{address}]" if ":" in address else address)
-    return [f"{'https' if endpoint.startswith('ssl:') else 'http'}://{name}:{host.port}"]
+    return [f"{'https' if is_tls(endpoint) else 'http'}://{name}:{host.port}"]
 
 
 async def _stopped(port: IListeningPort) -> None:

@@ -56,8 +56,9 @@ from cubehook.listeners import ListenError, Listeners, allow_many_connections
 from cubehook.net import inherited
 from cubehook.net.site import AccessSite
 from cubehook.notices import about_webhook
-from cubehook.operations import rates
+from cubehook.operations import certificates, rates
 from cubehook.operations.backlog import Backlog
+from cubehook.operations.certificates import Certificates
 from cubehook.operations.hangup import HangUp
 from cubehook.operations.health import HealthResource
 from cubehook.operations.logs import Logs
@@ -189,7 +190,21 @@ class CubehookService(Service):
             taps=self.traces.taps,
         )
         self._listeners = Listeners(
-            reactor, settings.listen, wall_clock, self.logs.access, metrics.rejected.labels("connections").inc
+            reactor,
+            settings.listen,
+            wall_clock,
+            self.logs.access,
+            metrics.rejected.labels("connections").inc,
+            metrics.rejected.labels("tls").inc,
+        )
+        self._certificates = Certificates(
+            settings.state_dir,
+            wall_clock,
+            listen=lambda: self._listeners.listen,
+            listeners=self._listeners.tls,
+            cubes=lambda: self.cubes.known,
+            gateways=self.cubes.certificate_ends,
+            webhooks=lambda: self.webhooks,
         )
         self._backlog = Backlog(self.store, self.dispatcher.pending, wall_clock, reactor)
         self._health = HealthResource(metrics, self.problems, self._backlog.look)
@@ -205,7 +220,9 @@ class CubehookService(Service):
             count=lambda result: metrics.reloads.labels(result).inc(),
         )
         self._hang_up = HangUp(reactor, self._hung_up, self._terminal_gone)
-        self._status = ServiceStatus(lambda: self._settings, metrics, self.problems, wall_clock)
+        self._status = ServiceStatus(
+            lambda: self._settings, metrics, self.problems, wall_clock, self._certificates.ends
+        )
         self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
         self._desk = Desk(
             self.faces.parts, self.faces.gate, lambda: self._settings, self.problems, wall_clock
@@ -333,6 +350,8 @@ class CubehookService(Service):
         self._every(RETENTION_SECONDS, self._sweep_history)
         self._every(rates.SECONDS, self._status.note)
         self._every(LOOK_SECONDS, self._sampler.look)
+        self._certificates.look()
+        self._every(certificates.SECONDS, self._certificates.look)
         self._log.info(
             "cubehook {version} is running; cubes: {cubes}, webhooks: {webhooks}, state in {folder}",
             version=__version__,
@@ -458,7 +477,7 @@ class CubehookService(Service):
         self.dispatcher.use_defaults(settings.delivery)
         if self._doors is not None:
             self._doors.change(settings.manhole)
-        self.cubes.reload_certificates()
+        self.reload_certificates()
 
     def _hung_up(self) -> None:
         self.logs.reopen()
@@ -609,6 +628,15 @@ class CubehookService(Service):
         enabled = [each for each in self.cubes.registered() if self.cubes.known[each[0]].enabled]
         return in_words(enabled, active, held, self.disabled_webhooks, self.problems())
 
+    def reload_certificates(self) -> list[str]:
+        """
+        Read the certificates and keys of listeners and cubes again; connections that are open keep theirs.
+
+        In words, why some stay as they were.  Nobody has to ask for this: changes are seen by themselves.
+        """
+        self.cubes.reload_certificates()
+        return self._listeners.reload_certificates()
+
     # What is asked of webhooks: see `cubehook.webhooks.Webhooks`
 
     @property
@@ -681,6 +709,12 @@ class CubehookService(Service):
             "1 while a webhook is sent nothing because its receiver wanted that, or failed for days",
             "webhook",
             lambda: each_webhook(lambda webhook: webhook in self.disabled_webhooks),
+        )
+        metrics.read(
+            "cubehook_certificate_expiry_timestamp_seconds",
+            "When a certificate ends, in seconds since the epoch",
+            "certificate",
+            self._certificates.timestamps,
         )
         metrics.read_one(
             "cubehook_config_loaded_timestamp_seconds",

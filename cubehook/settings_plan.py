@@ -15,7 +15,7 @@ from msgspec.structs import fields, replace
 from cubehook.config import Config, Cube, Manhole, Webhook
 
 LIVE: Final[dict[str, frozenset[str] | None]] = {
-    "listen": frozenset(("cubes", "console", "max_connections", "max_connections_per_address")),
+    "listen": None,
     "log": None,
     "delivery": None,
     "egress": None,

@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cubehook import config_reader
 from cubehook.config import Config, Cube, Egress, Webhook
 from cubehook.config_reader import ConfigErrors, Problem, WebhookCheck, defaults, read, state_dir
-from cubehook.config_rules import duration, endpoint_parts, is_local, shown_url
+from cubehook.config_rules import duration, endpoint_in, endpoint_parts, is_local, shown_url
+from cubehook.simulator.tls import own_identity, pem_of
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "etc" / "cubehook.toml"
@@ -410,7 +411,12 @@ class Refusals(ConfigTestCase):
             ("udp:8090", "Unknown endpoint type"),
             ("tcp:8090:backlogg=5", "does not take"),
             ("unix:", "names no socket"),
-            ("ssl:443:privateKey=/nonexistent.pem", "/nonexistent.pem"),
+            ("ssl:443", "names no privateKey"),
+            ("ssl:443:privateKey=", "names no privateKey"),
+            ("ssl:443:privateKey=k:certKey=", "certKey is no file"),
+            ("ssl:443:privateKey=k:sslmethod=TLSv1_METHOD", "listen.tls_minimum"),
+            ("ssl:443:privateKey=k:key=x", "does not take key"),
+            ("ssl:443:privateKey=k:backlog=x", "backlog"),
             ("systemd:domain=INET", "index= or name="),
             ("systemd:index=0", "domain"),
             ("systemd:domain=INET:index=x", "index"),
@@ -428,6 +434,48 @@ class Refusals(ConfigTestCase):
             "haproxy:tcp:8090",
         ]:
             self.assertEqual(len(self.read(f'[listen]\ncubes = ["{text}"]').listen.cubes), 1)
+
+    def test_files_of_tls(self) -> None:
+        identity = own_identity(1024)
+        certificate, key = pem_of(identity)
+        (self.folder / "us.pem").write_bytes(certificate)
+        (self.folder / "us.key").write_bytes(key)
+        (self.folder / "other.key").write_bytes(pem_of(own_identity(1024))[1])
+        listen = self.read(
+            '[listen]\ncubes = ["ssl:8443:us.key:us.pem", "unix:run/cubes.sock:mode=660", "unix:/run/x"]\n'
+            'client_ca = "us.pem"\ntls_minimum = "1.3"'
+        ).listen
+        self.assertEqual(
+            listen.cubes,
+            (
+                f"ssl:port=8443:privateKey={self.folder}/us.key:certKey={self.folder}/us.pem",
+                f"unix:address={self.folder}/run/cubes.sock:mode=660",
+                "unix:/run/x",
+            ),
+        )
+        self.assertEqual((listen.client_ca, listen.tls_minimum), (self.folder / "us.pem", "1.3"))
+        for files, found in (
+            ("privateKey=us.key", f"certKey: {self.folder}/us.key holds no certificates in PEM"),
+            ("privateKey=none.key:certKey=us.pem", f"privateKey: {self.folder}/none.key cannot be read"),
+            ("privateKey=other.key:certKey=us.pem", "is not the key of the certificate in"),
+            ("privateKey=us.key:certKey=us.pem:extraCertChain=us.key", "extraCertChain"),
+        ):
+            text = f'[listen]\nconsole = ["ssl:8443:{files}"]'
+            self.refused(text, "listen.console[0]", "certificate and its key", found)
+        self.refused('[listen]\nclient_ca = "us.pem"', "listen.client_ca", "ssl: endpoint", "us.pem")
+        self.refused(
+            '[listen]\ncubes = ["ssl:8443:us.key:us.pem"]\nclient_ca = "us.key"',
+            "listen.client_ca",
+            "authorities",
+            "holds no certificates",
+        )
+
+    def test_files_in_a_folder_with_a_colon(self) -> None:
+        text = endpoint_in("ssl:8443:privateKey=a\\:b/us.key:interface=\\:\\:1", Path("/c:d"))
+        self.assertEqual(
+            endpoint_parts(text),
+            ("ssl", {"port": "8443", "privateKey": "/c:d/a:b/us.key", "interface": "::1"}),
+        )
 
     def test_an_endpoint_twice(self) -> None:
         self.refused(
@@ -746,6 +794,8 @@ class Example(ConfigTestCase):
         secret = "whsec_" + base64.b64encode(bytes(32)).decode()
         on = self.uncommented.replace('payload = "basic"', 'payload = "template"')
         on = on.replace("http://192.0.2.1:8090", "https://192.0.2.1")
+        # It needs a listener with TLS, and that its files.
+        on = re.sub("(?m)^client_ca = .*$", "", on)
         for one in ("template", "preset"):  # of the two
             config = self.read(re.sub(f"(?m)^{one} = .*$", "", on), {"CRM_SECRET": secret})
             self.assertEqual([cube.id for cube in config.cubes], ["hq"])

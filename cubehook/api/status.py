@@ -26,6 +26,9 @@ class Service(Protocol):
     def retained(self) -> tuple[int, int]:
         """For how many seconds calls and deliveries are kept."""
 
+    def certificates(self) -> list[tuple[str, Micros]]:
+        """The settings that name certificates, and when these end, the next to end first."""
+
     def database_bytes(self) -> int:
         """What the database takes on the disk."""
 
@@ -51,11 +54,23 @@ class Minute(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
 
 
+class CertificateEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    When a certificate ends; `name` is the setting that names it, such as `cubes.hq.ca_file`.
+
+    `cubes.NAME.gateway` is the one that a gateway shows.
+    """
+
+    name: str
+    ends_at: Time
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     How the service is.
 
-    `problems` are sentences, none while it is ready; `database_bytes` is what the database takes on disk.
+    `problems` are sentences, none while it is ready; `database_bytes` is what the database takes on disk;
+    of `certificates` the next to end comes first.
     """
 
     version: str
@@ -65,6 +80,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_minute: Minute
     retention: Retention
     database_bytes: int
+    certificates: list[CertificateEnd]
 
 
 class StatusPart:
@@ -86,4 +102,7 @@ class StatusPart:
             last_minute=Minute(**self._service.rates()),
             retention=Retention(calls=calls, deliveries=deliveries),
             database_bytes=self._service.database_bytes(),
+            certificates=[
+                CertificateEnd(name=name, ends_at=iso(ends)) for name, ends in self._service.certificates()
+            ],
         )

@@ -62,13 +62,10 @@ def read_certificates(key: str, path: Path) -> list[x509.Certificate]:
         raise TlsFileError(f"{key}: {path} holds no certificates in PEM") from error
 
 
-def read_authorities(key: str, path: Path) -> Any:
-    """The certificates of a file as what Twisted may trust; TlsFileError."""
+def trust_in(authorities: Iterable[x509.Certificate]) -> Any:
+    """What Twisted takes for its trust in these and nobody else."""
     return trustRootFromCertificates(
-        [
-            Certificate.load(certificate.public_bytes(Encoding.DER))
-            for certificate in read_certificates(key, path)
-        ]
+        [Certificate.load(each.public_bytes(Encoding.DER)) for each in authorities]
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any, AnyStr
+from typing import TYPE_CHECKING, Any, AnyStr
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -22,6 +22,9 @@ from twisted.web.server import Request, Site
 
 from cubehook.events import Micros
 from cubehook.net.admission import Admission, Place
+
+if TYPE_CHECKING:
+    from cubehook.net.server_tls import ServerTls
 
 MAX_BODY = 1 << 20
 """Bytes of a request's body that are accepted (contract, section 6)."""
@@ -134,6 +137,9 @@ class TimedChannel(HTTPChannel):
         if self.place is not None:
             self.place.leave()
         self.site.closed(self)
+        if self.site.tls is not None:
+            address = getattr(self.getPeer(), "host", "-")
+            self.site.tls.lost(address, self.place is None or self.place.known, reason)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
@@ -223,6 +229,8 @@ class AccessSite(Site):
     tick = 0
     plain = False
     """Whether there is nothing, such as TLS, between this and its port: then who is refused costs less."""
+    tls: ServerTls | None = None
+    """The TLS that this is spoken over."""
 
     def __init__(
         self,

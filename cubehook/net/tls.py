@@ -40,9 +40,10 @@ from cubehook.net.certificates import (
     TlsFileError,
     not_in_force,
     pins_of,
-    read_authorities,
+    read_certificates,
     read_identity,
     stamp,
+    trust_in,
 )
 
 DEFAULT_MINIMUM: Final = "1.2"
@@ -194,7 +195,7 @@ class Tls:
             shown = identity.options()
         trusted = None
         if self._authorities is not None:
-            trusted = read_authorities(f"{self._prefix}ca_file", self._authorities)
+            trusted = trust_in(read_certificates(f"{self._prefix}ca_file", self._authorities))
         elif not self.pins:
             trusted = platformTrust()
         return make_context(self._minimum, trustRoot=trusted, **shown)
@@ -249,8 +250,7 @@ class UntrustedError(Exception):
     """The other side's certificate was not accepted; the text says why."""
 
 
-# OpenSSL's x509_vfy.h.
-_REASONS = {
+REASONS: Final = {
     9: "it is not valid yet",
     10: "it has expired",
     18: "it is self-signed",
@@ -258,11 +258,12 @@ _REASONS = {
     20: "its authority is not known, or an intermediate certificate is missing",
     21: "its authority is not known, or an intermediate certificate is missing",
     23: "it has been revoked",
-    26: "it is not meant for servers",
+    26: "it is not meant for this purpose",
     66: "its key is too weak",
     67: "its authority's key is too weak",
     68: "its signature algorithm is too weak",
 }
+"""Why a certificate is not trusted, by the numbers of OpenSSL's x509_vfy.h."""
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -308,7 +309,7 @@ class _Creator:
             return self._not_pinned(certificate) if depth == 0 else None
         if not accepted:
             whose = "certificate" if depth == 0 else "chain: a certificate in it"
-            why = _REASONS.get(error, f"OpenSSL verification error {error}")
+            why = REASONS.get(error, f"OpenSSL verification error {error}")
             return f"the {tls.peer}'s {whose} is not trusted: {why}"
         if depth > 0:
             return None

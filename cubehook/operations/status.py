@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cubehook import config
 from cubehook.events import Micros
+from cubehook.operations.certificates import End
 from cubehook.operations.metrics import Metrics
 from cubehook.operations.rates import Rates
 
@@ -25,11 +26,13 @@ class ServiceStatus:
         metrics: Metrics,
         problems: Callable[[], list[str]],
         now: Callable[[], Micros],
+        certificates: Callable[[], Iterable[End]] = tuple,
     ) -> None:
         self.problems = problems
         self._settings = settings
         self._metrics = metrics
         self._now = now
+        self._certificates = certificates
         self._rates = Rates()
         self.note()
 
@@ -45,6 +48,11 @@ class ServiceStatus:
         """For how many seconds calls and deliveries are kept."""
         retention = self._settings().retention
         return retention.calls, retention.deliveries
+
+    def certificates(self) -> list[tuple[str, Micros]]:
+        """The settings that name certificates, and when these end, the next to end first."""
+        ends = sorted((each.ends, each.name) for each in self._certificates())
+        return [(name, int(end.timestamp()) * 1_000_000) for end, name in ends]
 
     def database_bytes(self) -> int:
         """What the database takes on the disk."""

@@ -69,7 +69,10 @@ MAX_ANSWER = 1 << 20
 
 _HEADERS = Headers({"Content-Type": ["application/soap+xml"], "User-Agent": [f"cubehook/{__version__}"]})
 
-_PROVIDER_URL = "provider_url must be the gateway's own, http://GATEWAY:8090/cisco_xcc."
+_PROVIDER_URL = (
+    "provider_url must be the gateway's own, http://GATEWAY:8090/cisco_xcc, or in secure mode "
+    "https://GATEWAY:443/cisco_xcc."
+)
 _FEW_CONNECTIONS = (
     "It may be busy, or the few connections it allows may all be taken: see `show wsapi http server`, and "
     "set `ip http max-connections 100`."
@@ -396,8 +399,9 @@ class GatewayClient:
         if status == 404:
             path = urlsplit(self._cube.provider_url).path or "/"
             return (
-                f"{where} answered 404: it has no {path}. {_PROVIDER_URL} Check also that `uc wsapi` and "
-                "`provider xcc` are configured, and that `ip http active-session-modules` is not none."
+                f"{where} answered 404: it has no {path}. {_PROVIDER_URL} Check also that `uc wsapi` (or "
+                "`uc secure-wsapi`) and `provider xcc` are configured, and that `ip http "
+                "active-session-modules` (or `secure-active-session-modules`) is not none."
             )
         return f"{where} answered with HTTP status {status} and no SOAP Fault. See `show wsapi http server`."
 
@@ -418,9 +422,16 @@ class GatewayClient:
             host = printable(self._host)
             return UnreachableError(f"The name {host} in provider_url was not found in DNS.", "dns")
         if isinstance(cause, ConnectionRefusedError):
+            if self._cube.provider_url.startswith("https:"):
+                serving, port = (
+                    "`ip http secure-server` and `uc secure-wsapi`",
+                    "443, or `ip http secure-port`",
+                )
+            else:
+                serving, port = "`ip http server` and `uc wsapi`", "8090"
             return UnreachableError(
-                f"{where} refused the connection. Check `ip http server` and `uc wsapi` on the router, and "
-                "that provider_url has its address and port (8090 unless secure).",
+                f"{where} refused the connection. Check {serving} on the router, and that provider_url has "
+                f"its address and port ({port}).",
                 "connection_refused",
             )
         if isinstance(cause, TimeoutError | TCPTimedOutError):

@@ -41,6 +41,9 @@ class FakeService:
     def retained(self) -> tuple[int, int]:
         return 90 * 86400, 12 * 3600
 
+    def certificates(self) -> list[tuple[str, int]]:
+        return [("listen.cubes[0]", 1_900_000_000_000_000)]
+
     def database_bytes(self) -> int:
         return 1_234_567_890
 

@@ -177,6 +177,8 @@ class Service:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cubes_port = free_port()
         self.console_port = free_port()
+        self.scheme = "http"
+        """What gateways speak to it."""
         self.config = self.folder / "cubehook.toml"
         self.cubes, self.webhooks, self.extra = cubes, webhooks, extra
         self.env: dict[str, str] = {}
@@ -189,7 +191,7 @@ class Service:
         self.process: Process | None = None
 
     def application_url(self, cube: str) -> str:
-        return f"http://127.0.0.1:{self.cubes_port}/xcc/{cube}"
+        return f"{self.scheme}://127.0.0.1:{self.cubes_port}/xcc/{cube}"
 
     def write_config(self) -> None:
         self.config.write_text(
