@@ -112,11 +112,12 @@ class Cubes:
         for registrar in self._registrars.values():
             registrar.start()
 
-    async def stop(self) -> None:
-        """Unregister everywhere, and change nothing more."""
+    async def stop(self, *, hand_over: bool = False) -> None:
+        """Unregister everywhere, or `hand_over` registrations to the next run, and change nothing more."""
         self._closed = True
-        registrars = {*self._registrars.values(), *self._leaving}
-        for leaving in [Deferred.fromCoroutine(each.stop()) for each in registrars]:
+        ends = [each.hand_over() if hand_over else each.stop() for each in self._registrars.values()]
+        ends += [each.stop() for each in self._leaving - set(self._registrars.values())]
+        for leaving in list(map(Deferred.fromCoroutine, ends)):
             await leaving
 
     # Which there are

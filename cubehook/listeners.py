@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.task import deferLater
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +31,9 @@ BACKLOG = 1024
 
 OTHER_FILES = 400
 """Open files that are no connections of listeners: the database's, logs, connections to receivers."""
+
+WIND_DOWN_SECONDS = 0.5
+"""For which gateways that are in the middle of a call get answers before connections are closed."""
 
 CONSOLE = "listen.console"
 CUBES = "listen.cubes"
@@ -176,6 +180,12 @@ class Listeners:
             if not getattr(group.open.get(endpoint), "connected", endpoint in group.open)
         ]
 
+    @property
+    def outlive_us(self) -> bool:
+        """Whether gateways can connect also while there is no service, and are answered by the next."""
+        cubes = self._listen.cubes
+        return bool(cubes) and all(map(inherited.is_inherited, cubes))
+
     def console_urls(self) -> list[str]:
         """How a browser on this machine gets to the console."""
         return [
@@ -286,6 +296,18 @@ class Listeners:
             ports, group.open = list(group.open.values()), {}
             for port in ports:
                 await _stopped(port)
+
+    async def wind_down(self) -> None:
+        """
+        Give those whose connections are open the time to ask once more, and close with the answer.
+
+        Who has just asked over a connection that we close would not know whether that arrived.
+        """
+        for site in self._sites:
+            site.wind_down()
+        end = self._reactor.seconds() + WIND_DOWN_SECONDS
+        while any(site.in_use for site in self._sites) and self._reactor.seconds() < end:
+            await deferLater(self._reactor, WIND_DOWN_SECONDS / 20, lambda: None)
 
     def close_connections(self) -> None:
         """Close what is open: a connection that waits for its answer after that, others at once."""

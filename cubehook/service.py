@@ -506,8 +506,10 @@ class CubehookService(Service):
         if self._doors is not None:
             await self._doors.close()
         # A gateway that knows that we go sends nothing more that could be refused.
-        await self.cubes.stop()
+        await self.cubes.stop(hand_over=self._listeners.outlive_us)
         await self._listeners.close()
+        if self._listeners.outlive_us:
+            await self._listeners.wind_down()
         # What came on a kept-open connection after the store has closed would be answered and lost.
         self.faces.stop()
         self._listeners.close_connections()

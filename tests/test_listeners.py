@@ -65,6 +65,12 @@ class ListenersTests(TestCase):
         self.assertEqual("console", await self.get(self.console))
         self.assertEqual([f"http://127.0.0.1:{self.console}"], self.listeners.console_urls())
 
+    async def test_only_sockets_of_systemds_outlive_us(self) -> None:
+        inherited = "systemd:domain=INET:name=cubes"
+        for cubes, expected in (((), False), ((inherited,), True), ((inherited, tcp(self.two)), False)):
+            listeners = Listeners(reactor, Listen(cubes=cubes), lambda: 0, lambda request: None, self.count)
+            self.assertEqual(listeners.outlive_us, expected)
+
     async def test_moves(self) -> None:
         await self.listeners.change(Listen(cubes=(tcp(self.two),), console=(tcp(self.console),)))
         self.assertEqual("cubes", await self.get(self.two))

@@ -112,11 +112,22 @@ class TimedChannel(HTTPChannel):
             self.site.log_overdue(self)
         self.close()
 
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        if self.site.winding_down:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            return False
+        return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being handled."""
+        return bool(self._handlingRequest and self.requests)
+
     def close(self) -> None:
         """Close once the answer that is being made is written; at once if there is none."""
         self.persistent = False
         # After the last request of a connection there is none, though Twisted still says that it handles one.
-        if self._handlingRequest and self.requests:
+        if self.busy:
             request = self.requests[0]
             if not request.startedWriting:
                 request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
@@ -227,6 +238,7 @@ class AccessSite(Site):
     protocol = TimedChannel  # type: ignore[assignment]
     displayTracebacks = False
     tick = 0
+    winding_down = False
     plain = False
     """Whether there is nothing, such as TLS, between this and its port: then who is refused costs less."""
     tls: ServerTls | None = None
@@ -285,6 +297,13 @@ class AccessSite(Site):
     def in_use(self) -> bool:
         """Whether a port brings it connections, or any are open."""
         return bool(self.numPorts or self._channels)
+
+    def wind_down(self) -> None:
+        """From now on, close each connection with its next answer, which says so; idle ones stay open."""
+        self.winding_down = True
+        for channel in list(self._channels):
+            if channel.busy:
+                channel.close()
 
     def close_connections(self) -> None:
         """Close what is open: a connection that waits for its answer after that, others at once."""

@@ -165,6 +165,18 @@ class Registrar:
             for request in list(self._requests):
                 request.cancel()
 
+    async def hand_over(self) -> None:
+        """
+        Let go of everything, and leave a registration that stands to the next run; otherwise `stop`.
+
+        For when gateways find the port open also while the service is away, and wait.
+        """
+        if self._requests or not self.registered:
+            await self.stop()
+            return
+        self._carry_out(self._machine.hand_over(self._now()))
+        _release(self._asked)
+
     async def register(self) -> Registration:
         """
         Register again now, and tell how the registration stands after that.

@@ -41,6 +41,9 @@ from cubehook.events import Micros
 from cubehook.records import Registration, RegistrationState
 from cubehook.text import printable
 
+HANDED_OVER = "cubehook is restarted, and its port stays open meanwhile."
+"""Why a registration stands that nobody answers for; the next run knows by it that nothing need be lost."""
+
 SECOND: Micros = 1_000_000
 
 SPACING: Micros = 1 * SECOND
@@ -329,7 +332,7 @@ def _build() -> Callable[[_Core], _Inputs]:
         core.running = True
         if not core.under_way:
             core.next_at = core.spaced(at)
-        if core.state is _State.REGISTERED:
+        if core.state is _State.REGISTERED and core.reason != HANDED_OVER:
             # We went away without a word, and the gateway spoke to nobody.
             core.lose(at)
         if not _in_trouble(core):
@@ -521,6 +524,17 @@ class RegistrationMachine:
             self._machine.stop(at, _State.DISABLED, "The cube is disabled.")
         else:
             self._machine.stop(at, _State.UNREGISTERED, reason)
+        return self._commands(at)
+
+    def hand_over(self, at: Micros) -> list[Command]:
+        """
+        Leave a registration that stands to the next run, for which what the gateway says meanwhile is kept.
+
+        To be told only of a machine that holds one and has no request under way; nothing may follow.
+        """
+        self._observe(at)
+        self._core.publish(at, _State.REGISTERED, HANDED_OVER)
+        self._core.running = False
         return self._commands(at)
 
     def register(self, at: Micros) -> list[Command]:

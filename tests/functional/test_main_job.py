@@ -41,6 +41,8 @@ class MainJobCase(TestCase):
 
     timeout = 120
     placed = 0
+    response_timeout = 5.0
+    """Seconds that the gateway waits for an answer."""
     secrets: Sequence[str] = (SECRET,)
     """What the sink verifies with, any of them."""
     env: Mapping[str, str] = {}
@@ -71,16 +73,20 @@ class MainJobCase(TestCase):
                 listen=f"tcp:{self.gateway_port}:interface=127.0.0.1",
                 speed=20.0,
                 persistent=persistent,
-                probing=Probing(response_timeout=5.0, negative=1.0),
+                probing=Probing(response_timeout=self.response_timeout, negative=1.0),
             ),
             Random(1),
         )
+        self.configure()
         self.addCleanup(self._stop_gateway)
         self.sink: Sink | None = None
         await self.start_sink()
         await self.gateway.start()
         await self.service.start()
         await self.gateway.when_registered().addTimeout(PATIENCE, reactor)
+
+    def configure(self) -> None:
+        """Change how things are set before they start."""
 
     async def start_sink(self, behaviour: Behaviour | None = None) -> None:
         self.sink = Sink(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -15,7 +16,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from cubehook.simulator.scenarios import Traffic
 from tests.functional.harness import PATIENCE, Process, Service
+from tests.functional.test_main_job import STATES, MainJobCase
 
 reactor: Any = installed
 
@@ -102,6 +105,46 @@ class NotifyTests(SystemdCase):
         await self.refused(self.service.spawn())
         self.assertNotIn("READY=1", ear.told)
         self.assertRegex("\n".join(ear.told), r"STATUS=cannot start: .*cubehook\.db cannot be opened")
+
+
+class RestartTests(MainJobCase):
+    """A gateway goes on while the service is restarted."""
+
+    # The service's start on a busy machine must not decide.
+    response_timeout = 60.0
+
+    def configure(self) -> None:
+        listener = socket.create_server(("127.0.0.1", self.service.cubes_port), backlog=1000)
+        self.addCleanup(listener.close)
+        self.service.sockets["cubes"] = listener
+        self.service.listen = re.sub(
+            r"tcp:.*", 'systemd:domain=INET:name=cubes"]', self.service.listen, count=1
+        )
+
+    async def test_under_load_nothing_is_lost(self) -> None:
+        await self.begin(payload="full")
+        calls = Deferred.fromCoroutine(
+            self.gateway.make_calls(Traffic(mix={"answered": 1.0}, rate=20.0, hold_seconds=1.0))
+        )
+        await self.until(lambda: len(self.received) > 20)
+        process = self.service.process
+        assert process is not None
+        await process.stop()
+        self.assertIsNotNone(self.gateway.registration)
+        await self.service.start()
+        _ = calls.addErrback(lambda _: None)
+        calls.cancel()
+        await self.gateway.when_idle()
+        counters = self.gateway.counters
+        self.assertEqual((counters.failed, counters.lost_negative, counters.lost_unregistered), (0, 0, 0))
+        await self.until(lambda: len(self.received) >= 3 * counters.calls)
+        by_call: dict[str, list[str]] = {}
+        for body in self.accepted():
+            self.assertFalse(body["inferred"])
+            by_call.setdefault(body["call_id"], []).append(body["call_state"])
+        self.assertEqual(list(by_call.values()), [STATES] * counters.calls)
+        _, metrics = await self.service.get("/metrics")
+        self.assertIn('cubehook_loss_windows_total{cube="hq"} 0.0', metrics)
 
 
 class SocketTests(SystemdCase):

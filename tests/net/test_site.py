@@ -212,6 +212,22 @@ class CrowdTests(TestCase):
             await deferLater(reactor, 0.005, lambda: None)
         await self.answered(await self.connect(REQUEST))
 
+    async def test_winding_down(self) -> None:
+        self.listen(9, 9)
+        asked = [await self.connect(REQUEST) for _ in range(2)]
+        for client in asked:
+            await self.answered(client)
+        self.assertNotIn(b"close", asked[0].received)
+        self.site.wind_down()
+        asked[0].transport.write(REQUEST)  # type: ignore[union-attr]
+        last = (await asked[0].closed.addTimeout(5, reactor)).split(b"HTTP/1.1")[2]
+        self.assertIn(b" 200 ", last)
+        self.assertRegex(last, rb"(?i)connection: close")
+        # Who does not ask is left alone until all are closed.
+        self.assertFalse(asked[1].closed.called)
+        self.site.close_connections()
+        await asked[1].closed.addTimeout(5, reactor)
+
     async def test_who_sends_its_headers_slowly_gives_way(self) -> None:
         self.listen(2, 2)
         slow = [await self.connect(b"POST / HTTP/1.1\r\nX-Slow: ") for _ in range(2)]

@@ -488,6 +488,26 @@ class StopTests(RegistrarTests):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.journal.kept[-1].state, RegistrationState.UNREGISTERED)
 
+    def test_is_left_to_the_next_run(self) -> None:
+        self.register()
+        self.successResultOf(Deferred.fromCoroutine(self.registrar.hand_over()))
+        self.assertEqual((self.client.unregisters, self.clock.getDelayedCalls()), ([], []))
+        kept = self.journal.kept[-1]
+        self.assertEqual((kept.state, kept.registration_id), (RegistrationState.REGISTERED, MINE))
+        self.client.at_once = grant("new")
+        self.registrar = self.make(True)
+        self.registrar.restore(kept)
+        self.registrar.start()
+        self.clock.advance(1)
+        self.assertEqual((self.registrar.registration_id, self.losses), ("new", 0))
+
+    def test_what_is_not_registered_cannot_be_left(self) -> None:
+        self.registrar.start()
+        over = Deferred.fromCoroutine(self.registrar.hand_over())
+        self.clock.advance(STOP_SECONDS)
+        self.successResultOf(over)
+        self.assertEqual((self.state, self.clock.getDelayedCalls()), (RegistrationState.UNREGISTERED, []))
+
     def test_for_two_seconds_at_most(self) -> None:
         self.register()
         stopped = self.stop()

@@ -25,6 +25,7 @@ from cubehook.xcc.registration import (
     AFTER_FAULT,
     DEFAULT_INTERVAL,
     GREETING,
+    HANDED_OVER,
     LONGEST_WAIT,
     MISSED_INTERVALS,
     RETURNS,
@@ -930,6 +931,17 @@ class RestoreTests(SynchronousTestCase):
         d = self.restored(RegistrationState.REGISTERED, registration_id="old")
         d.status(True)
         self.assertEqual(d.reloads, [])
+
+    def test_one_that_was_handed_over_lost_nothing(self) -> None:
+        d = registered()
+        name = d.shown.registration_id
+        d.tell("hand_over")
+        self.assertEqual((d.state, d.wake_at), (RegistrationState.REGISTERED, None))
+        self.assertEqual((d.shown.registration_id, d.shown.reason), (name, HANDED_OVER))
+        then = self.restored(d.shown.state, registration_id=name, reason=HANDED_OVER)
+        self.assertEqual((then.state, then.losses), (RegistrationState.REGISTERING, 0))
+        then.hear(name)
+        self.assertEqual(then.state, RegistrationState.REGISTERED)
 
     def test_after_a_clean_stop(self) -> None:
         d = self.restored(RegistrationState.UNREGISTERED)
