@@ -246,7 +246,7 @@ def prepared(path: Path, history: History) -> dict[str, int]:
             pass
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        migrate.prepare(sqlite.writer_engine(path), str(path))
+        migrate.prepare(sqlite.writer_engine(path), path, time.time_ns() // 1000)
         since = time.perf_counter()
         fill(path, history)
         print(json.dumps({"filled_seconds": round(time.perf_counter() - since, 1)}), flush=True)

@@ -261,6 +261,18 @@ def _pin(argv: Sequence[str]) -> int:
     return pin(argv)
 
 
+def _backup(argv: Sequence[str]) -> int:
+    from cubehook.commands.backup import backup
+
+    return backup(argv)
+
+
+def _restore(argv: Sequence[str]) -> int:
+    from cubehook.commands.backup import restore
+
+    return restore(argv)
+
+
 def _redeliver(argv: Sequence[str]) -> int:
     from cubehook.commands.redeliver import redeliver
 
@@ -320,6 +332,7 @@ def _print_json(value: object) -> None:
 
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "backup": (_backup, "write the state folder to a file, also while the service runs"),
     "check": (_check, "validate a configuration file and print what it would run"),
     "enable": (_enable, "send again to a webhook that was disabled while it was in use"),
     "ios": (_ios, "print the IOS configuration to paste on a cube's router"),
@@ -327,6 +340,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "pin": (_pin, "show the certificate of a cube's router, and the setting that pins it"),
     "redeliver": (_redeliver, "send again what was delivered or given up"),
     "reload": (_reload, "let the running service read its configuration again"),
+    "restore": (_restore, "put a backup back"),
     "rotate-secret": (_rotate_secret, "give a webhook a new signing secret"),
     "simulate": (_simulate, "play a gateway: register, probe and place calls"),
     "sink": (_sink, "receive webhooks, verify their signatures and show them"),

@@ -183,7 +183,7 @@ class Listeners:
     @property
     def outlive_us(self) -> bool:
         """Whether gateways can connect also while there is no service, and are answered by the next."""
-        cubes = self._listen.cubes
+        cubes = self.listen.cubes
         return bool(cubes) and all(map(inherited.is_inherited, cubes))
 
     def console_urls(self) -> list[str]:

@@ -1,1 +1,1 @@
-"""Commands that speak to the running service, one a module."""
+"""Commands about the service that runs here, one a module; most speak to it."""

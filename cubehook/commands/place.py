@@ -40,6 +40,14 @@ def state_dir(arguments: argparse.Namespace) -> Path:
     return config_reader.state_dir(path, os.environ)
 
 
+def configuration(arguments: argparse.Namespace) -> Path | None:
+    """The configuration file of the service that is meant; None if only a state folder was named."""
+    if arguments.state_dir is not None:
+        return None
+    path: Path | None = arguments.config or config_reader.find()
+    return path
+
+
 def run(name: str, arguments: argparse.Namespace, work: Callable[[Control], int]) -> int:
     """The exit status of `work` with the service that is meant; says what went wrong with it."""
     try:

@@ -157,3 +157,16 @@ def range_of_days(first: datetime, last: datetime) -> Range:
         first, last = last, first
     last = min(last, first + timedelta(days=LONGEST_DAYS))
     return Range(since=micros_of(first), until=micros_of(last + timedelta(days=1)), name=None)
+
+
+def narrowed(range_: Range, first: Micros | None) -> Range:
+    """
+    `range_` from `first` on, the earliest that anything is known of it, if that is in its last eighth.
+
+    So that the first hours of a service are not a stroke at the edge of a week.  Six hours at least are left.
+    Days that somebody chose stay as they are.
+    """
+    if range_.name is None or first is None or first < range_.until - (range_.until - range_.since) // 8:
+        return range_
+    since = min(first, range_.until - 6 * HOUR)
+    return msgspec.structs.replace(range_, since=since - since % HOUR)

@@ -20,10 +20,11 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(descriptor)
     new.rename(path)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk.  Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any, TypeVar
 
 import msgspec
@@ -91,6 +91,7 @@ class Store:
         on_degraded: Callable[[bool, str], None] = _ignore,
         on_commit: Callable[[float], None] = _ignore,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        now: Callable[[], Micros] = lambda: time_ns() // 1000,
         pace: float = PACE,
         max_held_items: int = MAX_HELD_ITEMS,
         max_held_bytes: int = MAX_HELD_BYTES,
@@ -98,6 +99,7 @@ class Store:
         self._path = path
         self._reactor = reactor
         self._random_bytes = random_bytes
+        self._now = now
         self._lock = sqlite.Lock(path)
         self._engine = sqlite.writer_engine(path)
         self._reader = Reader(sqlite.reader_engine(path, READERS), reactor, READERS)
@@ -143,7 +145,7 @@ class Store:
                 "make it writable for this user, or set another state_dir"
             ) from error
         try:
-            migrate.prepare(self._engine, str(self._path))
+            migrate.prepare(self._engine, self._path, self._now())
             self._sealer = sealing.unlock(self._engine, self._path)
         except BaseException as error:
             self._lock.release()

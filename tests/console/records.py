@@ -267,7 +267,7 @@ class Records:
                 id="crm", name="CRM Call Events", enabled=True, disabled_reason=None, held_until=None
             )
         ]
-        self.cubes = [SimpleNamespace(id="hq")]
+        self.cubes = [SimpleNamespace(id="hq", calls_active=4)]
         self.refusal: ApiError | None = None
         self.asked: list[tuple[str, Any]] = []
 
@@ -278,7 +278,8 @@ class Records:
     @operation("GET", "/calls", query=CallsQuery, result=Calls)
     async def list_calls(self, caller: Caller, query: CallsQuery) -> Calls:
         if query.state in (CallState.ALERTING, CallState.CONNECTED) and query.limit == 200:
-            return Calls(items=[call for call in self.live if call.state is query.state], next=None)
+            found = [call for call in self.live if call.state is query.state]
+            return Calls(items=found[: query.limit], next=an_id(5) if len(found) > query.limit else None)
         self.asked.append(("list_calls", query))
         return Calls(items=self.calls, next=self.next)
 

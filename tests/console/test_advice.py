@@ -26,6 +26,11 @@ def steps(state: RegistrationState, error: str | None = None, **more: Any) -> st
         "provider_url": "http://192.0.2.1:8090/cisco_xcc",
         "application_url": "http://192.0.2.20:8090/xcc/hq",
         "allow_from": (),
+        "pins": (),
+        "ca_file": None,
+        "client_certificate": None,
+        "client_key": None,
+        "tls_minimum": "1.2",
         **more,
     }
     cube = Cube(

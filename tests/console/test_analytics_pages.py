@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from cubehook.api.operations import Caller, operation
 from cubehook.api.session import COOKIE
 from cubehook.api.stats import CubeSums, HourSums, InProgress, NumberCalls, Stats, StatsQuery
-from cubehook.console.analysis import HOUR, Sums, evenly, range_of_days, range_up_to, slots, whole
+from cubehook.console.analysis import HOUR, Sums, evenly, narrowed, range_of_days, range_up_to, slots, whole
 from cubehook.events import Micros, Outcome, iso
 from tests.console.records import FROM, TO, Records
 from tests.console.support import ADMIN, NASTY, NOW, Browser, Page
@@ -105,6 +105,7 @@ class TheTime(AnalyticsCase):
         self.assertIn("Calls an hour", page.text)
 
     async def test_by_its_length(self) -> None:
+        self.figures.hours.append(hour(40 * 24, 1))
         page = await self.browser.get("/analytics?range=90d&cube=hq")
         self.assertEqual(self.asked(), ("2024-08-25T16:00", "2024-11-23T16:03", "hq"))
         self.assertIn("Calls a day", page.text)
@@ -230,6 +231,30 @@ class ThePage(AnalyticsCase):
         self.assertIn("No call ended in this time", page.text)
         self.assertEqual(page.tree.xpath("//figure"), [])
 
+    async def test_the_first_hours_of_a_service(self) -> None:
+        self.figures.hours = [hour(2, 4, 2), hour(0, 5)]
+        page = await self.browser.get("/analytics")
+        whole, begun = self.figures.queries("get_stats")
+        self.assertEqual(iso(whole.since)[:13], "2024-11-16T16")
+        self.assertEqual((iso(begun.since)[:13], begun.until), ("2024-11-23T10", whole.until))
+        self.assertIn("Nothing is known from before", page.text)
+        self.assertEqual(len(series(page, "Calls an hour")), 7)
+        # What was chosen stays so.
+        self.assertEqual(page.find("//input[@id='since']").get("value"), "2024-11-16")
+
+    async def test_a_lone_value_is_no_line(self) -> None:
+        self.figures.hours = [hour(0, 1, 3)]
+        self.figures.changes = {"active": [InProgress(at=iso(THIS_HOUR), calls=4)]}
+        page = await self.browser.get("/analytics")
+        told = [" ".join(each.text_content().split()) for each in page.tree.xpath("//p[@class='lone']")]
+        self.assertEqual(
+            [each.split()[0] for each in told],
+            ["4at", "10", "1:00in", "25"],
+            "in progress, rang, talked, rate",
+        )
+        self.assertEqual(page.tree.xpath("//figure[@data-chart='lines']"), [])
+        self.assertEqual(len(page.tree.xpath("//figure[@data-chart='bars']")), 1)
+
     async def test_hostile_values(self) -> None:
         self.figures.changes = {
             "calling": [NumberCalls(number=NASTY, calls=1)],
@@ -340,3 +365,13 @@ class AddedUp(TestCase):
         days = range_of_days(datetime(2020, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC))
         self.assertLessEqual(days.until - days.since, 366 * 24 * HOUR)
         self.assertEqual(days.step, "day")
+
+    def test_narrowed_to_what_is_known(self) -> None:
+        week = range_up_to("7d", NOW)
+        self.assertEqual(narrowed(week, None), week)
+        self.assertEqual(narrowed(week, NOW - 2 * 24 * HOUR), week)
+        self.assertEqual(narrowed(week, NOW - 10 * HOUR).since, THIS_HOUR - 10 * HOUR)
+        self.assertEqual(narrowed(week, NOW - HOUR), narrowed(week, NOW))
+        self.assertEqual(narrowed(week, NOW).wide_step, "hour")
+        days = range_of_days(datetime(2024, 11, 1, tzinfo=UTC), datetime(2024, 11, 23, tzinfo=UTC))
+        self.assertEqual(narrowed(days, NOW), days)

@@ -69,6 +69,14 @@ class Board(CallsCase):
         self.assertEqual(second.find("a").get("href"), f"/calls/{an_id(95 * SECOND)}")
         self.assertEqual(second.xpath(".//time")[0].get("datetime"), iso(NOW - 87 * SECOND))
 
+    async def test_more_than_are_shown(self) -> None:
+        self.records.live = [live(CallState.CONNECTED, number * SECOND) for number in range(1, 250)]
+        self.records.cubes[0].calls_active = 249
+        page = await self.browser.get("/calls/board")
+        self.assertEqual(len(page.tree.xpath("//ul[@class='board']/li")), 200)
+        self.assertEqual(page.find("//*[@class='board-count']").text, "249")
+        self.assertIn("the newest 200 of them", page.text)
+
     async def test_nobody(self) -> None:
         page = await self.browser.get("/calls/board")
         self.assertIn("Nobody is on the phone", page.text)
@@ -150,9 +158,8 @@ class History(CallsCase):
         page = await self.browser.get("/calls?number=5")
         self.assertIn("No call fits", page.text)
         self.records.cubes = []
-        self.assertEqual(
-            (await self.browser.get("/calls")).find("//a[@href='/cubes/_new']").text, "Add a cube"
-        )
+        page = await self.browser.get("/calls")
+        self.assertEqual(page.find("//a[@href='/cubes/_new']").text_content().strip(), "Add a cube")
         viewer = Browser([self.records], session=VIEWER, pages=["calls"])
         self.assertEqual((await viewer.get("/calls")).tree.xpath("//a[@href='/cubes/_new']"), [])
 
@@ -160,9 +167,20 @@ class History(CallsCase):
         self.records.next = an_id(5)
         page = await self.browser.get("/calls?number=5")
         self.assertEqual(
-            query_of(page.find("//a[contains(., 'further back')]").get("href")),
+            query_of(page.find("//a[contains(., 'Search further')]").get("href")),
             {"number": "5", "cursor": an_id(5)},
         )
+
+    async def test_a_short_page_that_goes_on(self) -> None:
+        self.records.calls = [call(60 * SECOND)]
+        self.records.next = an_id(5)
+        page = await self.browser.get("/calls?number=5")
+        pager = page.find("//nav[@aria-label='Pages']")
+        self.assertIn("1 call so far; what is older was not searched yet", pager.text_content())
+        self.assertEqual(pager.xpath("./a[@rel='next']")[0].text, "Search further")
+        self.records.calls = [call(number * SECOND) for number in range(60, 160)]
+        pager = (await self.browser.get("/calls?number=5")).find("//nav[@aria-label='Pages']")
+        self.assertEqual(pager.xpath("./a[@rel='next']")[0].text, "Older")
 
     async def test_hostile_values(self) -> None:
         self.records.calls = [call(calling_number=NASTY, called_number=NASTY, cube=NASTY)]

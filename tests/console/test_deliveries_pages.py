@@ -139,7 +139,7 @@ class TheList(DeliveriesCase):
         viewer = Browser([self.records], session=VIEWER, pages=["deliveries"])
         self.assertEqual((await viewer.get("/deliveries")).tree.xpath("//a[@href='/webhooks/_new']"), [])
         self.records.next = an_id(5)
-        self.assertIn("Look further back", (await self.browser.get("/deliveries?number=5")).text)
+        self.assertIn("Search further", (await self.browser.get("/deliveries?number=5")).text)
 
     async def test_hostile_values(self) -> None:
         self.records.deliveries = [

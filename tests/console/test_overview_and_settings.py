@@ -10,7 +10,9 @@ from twisted.trial.unittest import TestCase
 
 from cubehook import __version__, config
 from cubehook.api.audit import Audit, AuditEntry, AuditQuery
+from cubehook.api.calls import CallListed, Calls, CallsQuery
 from cubehook.api.cubes import CubesPart
+from cubehook.api.deliveries import Deliveries, DeliveriesQuery, DeliveryListed
 from cubehook.api.errors import ConflictError, NotFoundError
 from cubehook.api.operations import Caller, Nothing, operation
 from cubehook.api.status import StatusPart
@@ -18,10 +20,12 @@ from cubehook.api.tokens import NewToken, TokenMade, Tokens, TokenShown, TokensQ
 from cubehook.api.webhooks import WebhooksPart
 from cubehook.console.telling_changes import change_told
 from cubehook.delivery.breaker import State
+from cubehook.events import CallState, iso
 from cubehook.records import RegistrationState
 from tests.api.support import FakeWebhooks, status
 from tests.console.cubes import FakeCubes, cube
-from tests.console.support import NASTY, NOW, VIEWER, Browser
+from tests.console.records import SECOND, an_id, call, delivery
+from tests.console.support import NASTY, NOW, VIEWER, Browser, Page
 
 AT = "2024-11-23T16:00:00.000000Z"
 
@@ -91,6 +95,25 @@ class FakeTokens:
         return Audit(items=self.changes, next=None)
 
 
+class Happening:
+    """Calls in progress and deliveries; see `tests.console.records`."""
+
+    def __init__(self) -> None:
+        self.calls: list[CallListed] = []
+        self.deliveries: list[DeliveryListed] = []
+
+    @operation("GET", "/calls", query=CallsQuery, result=Calls)
+    async def list_calls(self, caller: Caller, query: CallsQuery) -> Calls:
+        """Those of a state."""
+        found = [call for call in self.calls if call.state is query.state]
+        return Calls(items=found[: query.limit], next=None)
+
+    @operation("GET", "/deliveries", query=DeliveriesQuery, result=Deliveries)
+    async def list_deliveries(self, caller: Caller, query: DeliveriesQuery) -> Deliveries:
+        """The newest."""
+        return Deliveries(items=self.deliveries[: query.limit], next=None)
+
+
 def entry(action: str, subject: str, who: str = "ada", **detail: object) -> AuditEntry:
     return AuditEntry(id="64YBA8Q03HKZT", at=AT, who=who, action=action, subject=subject, detail=detail)
 
@@ -101,6 +124,7 @@ class PagesCase(TestCase):
         self.webhooks = FakeWebhooks()
         self.service = FakeService()
         self.tokens = FakeTokens()
+        self.happening = Happening()
         self.browser = self.browse()
 
     def browse(self, **more: Any) -> Browser:
@@ -109,6 +133,7 @@ class PagesCase(TestCase):
             WebhooksPart(self.webhooks, lambda webhook: {}),
             StatusPart(self.service, lambda: NOW),
             self.tokens,
+            self.happening,
         ]
         return Browser(parts, pages=["overview", "settings"], **more)
 
@@ -126,6 +151,35 @@ class Overview(PagesCase):
         self.assertTrue(tiles["Events"].startswith("117"))
         self.assertIn("5 failed", tiles["Deliveries"])
         self.assertIn("1.2 GB", tiles["Store"])
+
+    async def test_what_happens_now(self) -> None:
+        self.happening.calls = [
+            call(75 * SECOND, state=CallState.CONNECTED, outcome=None, connected_at=iso(NOW - 62 * SECOND)),
+            call(5 * SECOND, state=CallState.ALERTING, outcome=None, calling_number=None),
+            *(call(number * SECOND, state=CallState.CONNECTED, outcome=None) for number in range(90, 100)),
+        ]
+        self.happening.deliveries = [
+            delivery(3 * SECOND),
+            delivery(60 * SECOND, state="cube.lost", call=None),
+        ]
+        page = await self.browser.get("/")
+        rows = [
+            " ".join(row.text_content().split())
+            for row in page.tree.xpath("//section[@aria-labelledby='overview-calls']//li")
+        ]
+        self.assertEqual(len(rows), 6 + 1)
+        self.assertTrue(rows[0].startswith("withheld"), rows)
+        self.assertTrue(rows[1].endswith("Connected 1:02"), rows)
+        self.assertEqual(rows[-1], "8 more calls")
+        links = page.tree.xpath("//section[@aria-labelledby='overview-sent']//li/a")
+        self.assertEqual(links[0].get("href"), f"/deliveries/{an_id(3 * SECOND)}")
+        self.assertEqual([link.text for link in links], ["Alerting to CRM", "cube.lost to CRM"])
+
+    async def test_hostile_numbers(self) -> None:
+        self.happening.calls = [call(state=CallState.CONNECTED, outcome=None, calling_number=NASTY)]
+        page = await self.browser.get("/")
+        self.assertEqual(page.tree.xpath("//script[not(@src)]"), [])
+        self.assertIn("<script>alert(1)", page.text)
 
     async def test_what_needs_somebody_comes_first(self) -> None:
         self.cubes.stand("aa", RegistrationState.REGISTERED)
@@ -148,6 +202,32 @@ class Overview(PagesCase):
         self.assertEqual(len(page.tree.xpath("//a[@href='/cubes/_new'] | //a[@href='/webhooks/_new']")), 2)
         page = await self.browse(session=VIEWER).get("/")
         self.assertEqual(page.tree.xpath("//a[contains(@href, '_new')]"), [])
+
+    async def test_first_steps_until_something_was_sent(self) -> None:
+        def steps(page: Page) -> list[tuple[str, bool, str | None]]:
+            return [
+                (
+                    each.xpath(".//*[@class='name']")[0].text,
+                    each.get("class") == "done",
+                    next(iter(each.xpath(".//a/@href")), None),
+                )
+                for each in page.tree.xpath("//ol[@class='first-steps']/li")
+            ]
+
+        self.webhooks.known.clear()
+        self.cubes.stand("aa", RegistrationState.UNREGISTERED)
+        self.cubes.stand("hq", RegistrationState.UNREGISTERED)
+        self.assertEqual(
+            steps(await self.browser.get("/")),
+            [
+                ("Add a cube", True, None),
+                ("Let it register", False, "/cubes/aa"),
+                ("Add Webhook", False, "/webhooks/_new"),
+                ("Place a call", False, None),
+            ],
+        )
+        self.happening.deliveries = [delivery()]
+        self.assertEqual(steps(await self.browser.get("/")), [])
 
     async def test_live_part(self) -> None:
         page = await self.browser.get("/", hx_request="true")

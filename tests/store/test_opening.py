@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.store import migrate, schema, sqlite
 from cubehook.store.errors import StoreError
-from tests.store.support import StoreCase, until
+from tests.store.support import NOON, StoreCase, until
 
 
 class OpeningTests(StoreCase):
@@ -142,7 +142,8 @@ class OpeningTests(StoreCase):
     async def test_neither_a_new_nor_a_current_database_needs_alembic(self) -> None:
         check = (
             "import sys; from pathlib import Path; from cubehook.store import migrate, sqlite; "
-            "migrate.prepare(sqlite.writer_engine(Path(sys.argv[1])), 'it'); print('alembic' in sys.modules)"
+            "path = Path(sys.argv[1]); migrate.prepare(sqlite.writer_engine(path), path, 0); "
+            "print('alembic' in sys.modules, 'cubehook.store.copying' in sys.modules)"
         )
         self.path.parent.mkdir(parents=True)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -150,7 +151,7 @@ class OpeningTests(StoreCase):
             output, errors, _ = await getProcessOutputAndValue(
                 sys.executable, ["-c", check, str(self.path)], env=environment
             )
-            self.assertEqual(output, b"False\n", errors)
+            self.assertEqual(output, b"False False\n", errors)
 
     async def test_reading_cannot_write(self) -> None:
         store = await self.opened()
@@ -189,7 +190,7 @@ class MigrationTests(SynchronousTestCase):
 
     def test_migrating_from_nothing_makes_what_a_new_database_has(self) -> None:
         new, migrated = self.engine(), self.engine()
-        migrate.prepare(new, "new")
+        migrate.prepare(new, Path("new"), NOON)
         with migrated.begin() as connection:
             migrate.upgrade(connection, None, "migrated")
         expected = self.tables(new)
@@ -197,7 +198,7 @@ class MigrationTests(SynchronousTestCase):
         self.assertEqual(set(expected), {*schema.metadata.tables, *indexes})
         self.assertEqual(self.tables(migrated), expected)
         # And what migrations made is current.
-        migrate.prepare(migrated, "migrated")
+        migrate.prepare(migrated, Path("migrated"), NOON)
 
     def test_the_revision_is_the_newest_migration(self) -> None:
         config = Config()

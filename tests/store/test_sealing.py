@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.config import Webhook
 from cubehook.rotation import SigningSecrets
-from cubehook.store import Store, StoreError, keyfile, migrate, schema, sqlite
+from cubehook.store import Store, StoreError, copying, keyfile, migrate, schema, sqlite
 from cubehook.store.provisioning import Provisioned
 from cubehook.store.sealing import Sealer, UnsealError
 from tests.store.support import NOON, StoreCase
@@ -196,6 +196,8 @@ class AtRestCase(StoreCase):
     def assert_hidden(self) -> None:
         """No secret is in any file beside the database's, its log and its lock included."""
         for file in self.path.parent.iterdir():
+            if file.name == copying.FOLDER:
+                continue  # Of plain text from before an upgrade a copy stays, and the log says so.
             self.assertEqual(self.hidden_in(file.read_bytes()), [], file.name)
 
 

@@ -16,6 +16,7 @@ from cubehook.console.analysis import (
     Slot,
     Sums,
     evenly,
+    narrowed,
     range_of_days,
     range_up_to,
     slots,
@@ -36,8 +37,9 @@ FILTERS = ("range", "since", "until", "cube")
 
 
 class Analysis(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the page shows of a time."""
+    """Everything that the page shows of a time; `range` is what is known of the one that was `chosen`."""
 
+    chosen: Range
     range: Range
     zone: tzinfo
     stats: Any
@@ -61,12 +63,14 @@ class Pages:
         filters = Filters(visit.query, FILTERS, zone)
         found = await self._analysis(visit, filters, zone)
         stats = found.stats
-        first, last = local(found.range.since, zone), local(found.range.until - 1, zone)
-        until = None if found.range.name else typed(found.range.until, zone)
+        chosen = found.chosen
+        first, last = local(chosen.since, zone), local(chosen.until - 1, zone)
+        until = None if chosen.name else typed(chosen.until, zone)
         return visit.show(
             "analytics.html",
             filters=filters,
             range=found.range,
+            narrowed=found.range != chosen,
             ranges=[(name, text) for name, (text, _) in RANGES.items()],
             first=f"{first:%Y-%m-%d}",
             last=f"{last:%Y-%m-%d}",
@@ -83,7 +87,7 @@ class Pages:
             calling=bars({each.number: each.calls for each in stats.calling}),
             called=bars({each.number: each.calls for each in stats.called}),
             to_calls=lambda **more: filters.address(
-                "/calls", range=None, since=typed(found.range.since, zone), until=until, **more
+                "/calls", range=None, since=typed(chosen.since, zone), until=until, **more
             ),
             csv={part: filters.address(f"/analytics/{part}.csv") for part in PARTS},
             zone=zone_name(zone),
@@ -108,14 +112,16 @@ class Pages:
         )
 
     async def _analysis(self, visit: Visit, filters: Filters, zone: tzinfo) -> Analysis:
-        range_ = range_given(filters, visit.now, zone)
-        stats = await visit.ask(
-            "get_stats",
-            query={"since": iso(range_.since), "until": iso(range_.until), "cube": filters["cube"] or None},
-        )
+        chosen = range_given(filters, visit.now, zone)
+        stats = await self._stats(visit, chosen, filters)
+        range_ = narrowed(chosen, _first(stats))
+        if range_ != chosen:
+            # What is in progress is told the finer, the shorter the time.
+            stats = await self._stats(visit, range_, filters)
         hours = [(_micros(hour.at), sums_of(hour)) for hour in stats.hours]
         every = slots(hours, range_.since, min(range_.until, visit.now), range_.step, zone)
         return Analysis(
+            chosen=chosen,
             range=range_,
             zone=zone,
             stats=stats,
@@ -129,6 +135,16 @@ class Pages:
                 stats.active_step_seconds * 1_000_000,
             ),
         )
+
+    async def _stats(self, visit: Visit, range_: Range, filters: Filters) -> Any:
+        query = {"since": iso(range_.since), "until": iso(range_.until), "cube": filters["cube"] or None}
+        return await visit.ask("get_stats", query=query)
+
+
+def _first(stats: Any) -> Micros | None:
+    """When the earliest is that anything was counted."""
+    times = [_micros(hour.at) for hour in stats.hours if hour.calls]
+    return min([*times, *(_micros(each.at) for each in stats.active[:1])], default=None)
 
 
 def range_given(filters: Filters, now: Micros, zone: tzinfo) -> Range:

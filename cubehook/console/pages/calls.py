@@ -47,19 +47,20 @@ class Pages:
             filters=filters,
             fields=fields,
             items=[] if found is None else found.items,
+            rows=ROWS,
             older=older,
             newest=filters.address("/calls") if cursor else None,
             cubes=await cubes_known(visit),
             outcomes=[(value, text) for value, (_, text) in OUTCOME.items()],
             states=[(value, text) for value, (_, text) in CALL.items()],
-            board=await self._in_progress(visit),
+            board=await in_progress(visit, BOARD),
             zone=zone_name(zone),
         )
 
     @page("GET", "/calls/board")
     async def board(self, visit: Visit) -> Answer:
         """The live board alone, for the page's script."""
-        return visit.show("calls_board.html", board=await self._in_progress(visit))
+        return visit.show("calls_board.html", board=await in_progress(visit, BOARD))
 
     @page("GET", "/calls/<call>")
     async def call(self, visit: Visit, call: str) -> Answer:
@@ -68,15 +69,21 @@ class Pages:
         names = await webhook_names(visit)
         return visit.show("call.html", call=found, story=story(found, names, visit.now), names=names)
 
-    async def _in_progress(self, visit: Visit) -> dict[str, Any]:
-        items: list[Any] = []
-        more = False
-        for state in ("CONNECTED", "ALERTING"):
-            found = await visit.ask("list_calls", query={"state": state, "limit": str(BOARD)})
-            items += found.items
-            more = more or found.next is not None
-        items.sort(key=lambda call: call.id, reverse=True)
-        return {"items": items, "more": more}
+
+async def in_progress(visit: Visit, limit: int) -> dict[str, Any]:
+    """The calls in progress, newest first, `limit` of a state at most; and how many there are in all."""
+    items: list[Any] = []
+    more = False
+    for state in ("CONNECTED", "ALERTING"):
+        found = await visit.ask("list_calls", query={"state": state, "limit": str(limit)})
+        items += found.items
+        more = more or found.next is not None
+    items.sort(key=lambda call: call.id, reverse=True)
+    count = len(items)
+    if more:
+        cubes = (await visit.ask("list_cubes", query={"limit": "200"})).items
+        count = max(count + 1, sum(cube.calls_active for cube in cubes))
+    return {"items": items, "more": more, "count": count}
 
 
 async def cubes_known(visit: Visit) -> list[str]:

@@ -58,6 +58,7 @@ class Pages:
             filters=filters,
             fields=fields,
             items=[] if found is None else found.items,
+            rows=ROWS,
             older=None
             if found is None or found.next is None
             else filters.address("/deliveries", cursor=found.next, month=visit.query.text("month") or None),
