@@ -1,0 +1,1 @@
+"""What `cubehook doctor` looks at, and what it makes of that."""
