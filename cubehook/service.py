@@ -34,6 +34,7 @@ from cubehook.api.control import ControlListener
 from cubehook.api.cubes import CubesPart
 from cubehook.api.errors import ApiError
 from cubehook.api.faces import Faces
+from cubehook.api.knocks import KnocksPart
 from cubehook.api.operations import Caller
 from cubehook.api.redelivery import RedeliveryPart
 from cubehook.api.registrations import RegistrationsPart
@@ -73,6 +74,7 @@ from cubehook.settings_plan import Plan, Reloaded
 from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
 from cubehook.webhooks import Webhooks
+from cubehook.xcc.knocks import Knocks
 from cubehook.xcc.resource import XccResource
 
 if TYPE_CHECKING:
@@ -175,7 +177,8 @@ class CubehookService(Service):
             reactor=reactor,
             on_event=self._event,
         )
-        self._gateways = XccResource(self.intake, self, wall_clock, self.traces.taps)
+        self._knocks = Knocks(reactor.seconds)
+        self._gateways = XccResource(self.intake, self, wall_clock, self.traces.taps, self._knocks)
         self.cubes = Cubes(
             settings,
             reactor,
@@ -393,7 +396,9 @@ class CubehookService(Service):
         ]
 
     def _open_control(self) -> None:
-        site = AccessSite(self.faces.control(), self.logs.access, wall_clock, self._reactor)
+        site = AccessSite(
+            self.faces.control(KnocksPart(self._knocks)), self.logs.access, wall_clock, self._reactor
+        )
         listener = ControlListener(self._settings.state_dir, site, self._reactor)
         try:
             listener.open()

@@ -51,9 +51,13 @@ class Faces:
         ]
         self.parts = guarded([*every, OpenApiPart(every)], Record(store, ids, now).keep)
 
-    def control(self) -> Resource:
-        """What the control socket serves: whoever may open that may do everything."""
-        return Api(self.parts, caller).resource()
+    def control(self, *own: object) -> Resource:
+        """
+        What the control socket serves: whoever may open that may do everything.
+
+        `own` are parts that nobody else may ask.
+        """
+        return Api([*self.parts, *own], caller).resource()
 
     def console(self, health: Resource, pages: Resource | None = None) -> Resource:
         """What the console's listener serves; `pages` take every path that is nothing else's."""

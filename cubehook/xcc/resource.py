@@ -29,6 +29,7 @@ from cubehook.net.site import MAX_BODY, LimitedRequest, TimedChannel
 from cubehook.text import printable
 from cubehook.xcc import codec, soap
 from cubehook.xcc import messages as xcc
+from cubehook.xcc.knocks import HEADER, Knocks
 from cubehook.xcc.tracing import NO_TAPS, Tap, Taps
 
 SOAP_TYPE = b"application/soap+xml"
@@ -100,18 +101,24 @@ class XccResource:
     Serves the cubes of `gateways`, which may be replaced at any time by `serve`.
 
     Requests wait until `release`: the service listens before it has read its state.  `taps` are told what
-    the gateways of their cubes say and are answered.
+    the gateways of their cubes say and are answered, `knocks` which of those that are waited for came.
     """
 
     _log = Logger()
 
     def __init__(
-        self, intake: IIntake, traffic: Traffic, now: Callable[[], Micros], taps: Taps = NO_TAPS
+        self,
+        intake: IIntake,
+        traffic: Traffic,
+        now: Callable[[], Micros],
+        taps: Taps = NO_TAPS,
+        knocks: Knocks | None = None,
     ) -> None:
         self._intake = intake
         self._traffic = traffic
         self._now = now
         self._taps = taps
+        self._knocks = knocks
         self._by_path: dict[bytes, list[Gateway]] = {}
         self._held: list[Deferred[None]] | None = []
         self._app = app = Klein()
@@ -184,6 +191,8 @@ class XccResource:
 
     def _receive(self, request: LimitedRequest) -> bytes | Deferred[bytes]:
         candidates = self._by_path.get(request.uri)
+        if self._knocks and self._is_knock(request):
+            return _post_only(request)
         if candidates is None:
             return self._no_such_path(request)
         address = getattr(request.client, "host", "")
@@ -198,8 +207,7 @@ class XccResource:
             return _turned_away(request, 403, "This address may not speak as this cube (allow_from).\n")
         if request.method != b"POST":
             self._traffic.rejected("method")
-            request.setHeader(b"Allow", b"POST")
-            return _plain(request, 405, "cubehook listens here for a gateway's XCC messages (POST).\n")
+            return _post_only(request)
         if request.too_large:
             error: soap.SoapError = soap.TooLargeError(MAX_BODY)
             return self._fault(request, allowed[0], error)
@@ -212,6 +220,15 @@ class XccResource:
             return self._fault(request, allowed[0], soap.UnsupportedError(codec.name(message)))
         gateway = allowed[0] if len(allowed) == 1 else _choose(allowed, message, address)
         return self._take(request, gateway, message, raw)
+
+    def _is_knock(self, request: LimitedRequest) -> bool:
+        if self._knocks is None or request.method != b"GET":
+            return False
+        nonce = request.getHeader(HEADER)
+        if nonce is None:
+            return False
+        cubes = [gateway.id for gateway in self._sharing(request)]
+        return self._knocks.heard(nonce, getattr(request.client, "host", ""), cubes)
 
     def _take(
         self, request: LimitedRequest, gateway: Gateway, message: xcc.FromGateway, raw: bytes
@@ -342,6 +359,11 @@ def _turned_away(request: LimitedRequest, status: int, text: str) -> bytes:
     if isinstance(request.channel, TimedChannel):
         request.channel.close()
     return _plain(request, status, text)
+
+
+def _post_only(request: LimitedRequest) -> bytes:
+    request.setHeader(b"Allow", b"POST")
+    return _plain(request, 405, "cubehook listens here for a gateway's XCC messages (POST).\n")
 
 
 def _plain(request: LimitedRequest, status: int, text: str) -> bytes:

@@ -21,6 +21,8 @@ from cubehook.interfaces import IIntake, StoreFullError
 from cubehook.net.site import MAX_BODY, AccessSite
 from cubehook.xcc import codec
 from cubehook.xcc import messages as xcc
+from cubehook.xcc.knocks import HEADER as KNOCK
+from cubehook.xcc.knocks import Arrival, Knocks
 from cubehook.xcc.resource import Gateway, XccResource
 from cubehook.xcc.tracing import Tap
 from tests.xcc.tap import EXCHANGE, FakeTap
@@ -108,7 +110,8 @@ class ResourceTests(TestCase):
     def setUp(self) -> None:
         self.intake, self.traffic = Intake(), Traffic()
         self.taps: dict[str, Tap] = {}
-        self.resource = XccResource(self.intake, self.traffic, lambda: 1, self.taps)
+        self.knocks = Knocks(lambda: 0.0)
+        self.resource = XccResource(self.intake, self.traffic, lambda: 1, self.taps, self.knocks)
         self.registrar = Registrar()
         self.resource.serve([Gateway(cube("hq", "/xcc/hq"), self.registrar)])
         self.resource.release()
@@ -144,6 +147,29 @@ class ResourceTests(TestCase):
         for path, status in ((b"/nowhere", b"404"), (b"/xcc/hq", b"403")):
             head = b"POST " + path + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
             self.assertIn(status, await self.ask(head, b"xx"))
+
+    async def test_knocks(self) -> None:
+        knocks = self.knocks
+        self.resource.serve([Gateway(cube("hq", "/xcc/hq", allow=("192.0.2.0/24",)), self.registrar)])
+
+        async def ask(path: str, nonce: str, method: str = "GET") -> tuple[int, bytes]:
+            url = f"http://127.0.0.1:{self.port.getHost().port}{path}"
+            headers: dict[bytes | str, bytes | str] = {KNOCK: nonce}
+            response = await treq.request(method, url, headers=headers, persistent=False)
+            return response.code, await response.content()
+
+        # One that is waited for arrives wherever it comes to, and counts as nothing that was refused.
+        nonces = [knocks.expect() for _ in range(3)]
+        answers = [await ask("/xcc/hq", nonces[0]), await ask("/xcc/hq/", nonces[1])]
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[0][0], 405)
+        self.assertEqual(knocks.arrival(nonces[0]), Arrival("127.0.0.1", ("hq",)))
+        self.assertEqual(knocks.arrival(nonces[1]), Arrival("127.0.0.1", ()))
+        self.assertEqual(self.traffic.told, [])
+        # Nobody else's does, nor any other request.
+        self.assertEqual([(await ask("/xcc/hq", "0" * 32))[0], (await ask("/", "1"))[0]], [403, 404])
+        self.assertEqual((await ask("/xcc/hq", nonces[2], "POST"))[0], 403)
+        self.assertIsNone(knocks.arrival(nonces[2]))
 
     async def test_answer_waits_for_the_intake(self) -> None:
         self.intake.answer = Deferred()
