@@ -291,6 +291,12 @@ def _rotate_secret(argv: Sequence[str]) -> int:
     return rotate_secret(argv)
 
 
+def _doctor(argv: Sequence[str]) -> int:
+    from cubehook.commands.doctor import doctor
+
+    return doctor(argv)
+
+
 def _ios(argv: Sequence[str]) -> int:
     from cubehook.commands.ios import ios
 
@@ -334,6 +340,7 @@ def _print_json(value: object) -> None:
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "backup": (_backup, "write the state folder to a file, also while the service runs"),
     "check": (_check, "validate a configuration file and print what it would run"),
+    "doctor": (_doctor, "find out what is wrong, also with a router's output pasted"),
     "enable": (_enable, "send again to a webhook that was disabled while it was in use"),
     "ios": (_ios, "print the IOS configuration to paste on a cube's router"),
     "manhole-password": (_manhole_password, "make a password for the manhole's telnet door"),

@@ -14,19 +14,40 @@ from cubehook import config_reader
 from cubehook.control import Control, ControlError
 from cubehook.text import printable
 
+_RESET = "\x1b[0m"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Let the user say which service is meant."""
     place = parser.add_mutually_exclusive_group()
-    place.add_argument(
+    add_config(place, "the configuration of the running service")
+    place.add_argument("--state-dir", type=Path, metavar="DIR", help="its state folder, in place of --config")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_config(parser: argparse._ActionsContainer, what: str) -> None:
+    """Let the user name a configuration file, which is `what`."""
+    parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="the configuration of the running service; by default ./cubehook.toml, "
-        "else /etc/cubehook/cubehook.toml",
+        help=f"{what}; by default ./cubehook.toml, else /etc/cubehook/cubehook.toml",
     )
-    place.add_argument("--state-dir", type=Path, metavar="DIR", help="its state folder, in place of --config")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_color(parser: argparse.ArgumentParser) -> None:
+    """Let the user say whether the output is in colour."""
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="auto: if this is a terminal"
+    )
+
+
+def colours(choice: str) -> Callable[[str, str], str]:
+    """What gives a text a colour, which is a terminal's command, or leaves it."""
+    auto = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if choice == "always" or (choice == "auto" and auto):
+        return lambda colour, text: f"{colour}{text}{_RESET}"
+    return lambda colour, text: text
 
 
 def state_dir(arguments: argparse.Namespace) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -31,7 +30,6 @@ _STATE_WIDTH = max(map(len, CallState))
 
 _NUMBERS = ("calling_number", "called_number", "original_called_number", "redirected_to")
 
-_RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
 _RED = "\x1b[31m"
 _GREEN = "\x1b[32m"
@@ -72,9 +70,7 @@ def tail(argv: Sequence[str]) -> int:
         action=argparse.BooleanOptionalAction,
         help="with what the service tells of itself, which comes unless --state or --number are given",
     )
-    parser.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", help="auto: if this is a terminal"
-    )
+    place.add_color(parser)
     place.add_arguments(parser)
     arguments = parser.parse_args(argv)
     after = None
@@ -112,7 +108,7 @@ def _tail(arguments: argparse.Namespace, after: str | None, service: Control) ->
         notices = arguments.state is None and arguments.number is None
     if notices:
         query["notices"] = "true"
-    show = _show_json if arguments.json else partial(_show, colours=_colours(arguments.color))
+    show = _show_json if arguments.json else partial(_show, colours=place.colours(arguments.color))
     for sent in _sent(service, f"/events?{urlencode(query)}", after):
         told = json.loads(sent.data)
         if sent.type == "gap":
@@ -218,14 +214,6 @@ def _duration(seconds: float) -> str:
 def _clock(text: str) -> str:
     """A time as this machine's clock has it, to the millisecond."""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-
-
-def _colours(choice: str) -> Callable[[str, str], str]:
-    """What gives a text a colour, or leaves it."""
-    auto = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    if choice == "always" or (choice == "auto" and auto):
-        return lambda colour, text: f"{colour}{text}{_RESET}"
-    return lambda colour, text: text
 
 
 def _tell(text: str) -> None:

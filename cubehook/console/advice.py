@@ -32,7 +32,7 @@ def advice(cube: Cube) -> list[str]:
     gateway = urlsplit(cube.provider_url)
     where = f"{gateway.hostname}:{gateway.port or (443 if gateway.scheme == 'https' else 80)}"
     met = (cube.registration.last_error or "").lower()
-    steps = _of_the_error(met, where, gateway.scheme)
+    steps = of_the_error(met, where, gateway.scheme)
     application = f"`{cube.application_url}`"
     if state == "rejected":
         steps += [_REMOTE_URL.format(application=application), _PROVIDER]
@@ -53,12 +53,15 @@ def advice(cube: Cube) -> list[str]:
     return [*dict.fromkeys([*steps, _SHOW])]
 
 
-def _of_the_error(met: str, where: str, scheme: str) -> list[str]:
+def of_the_error(met: str, where: str, scheme: str) -> list[str]:
+    """What to look at at `where`, a gateway's host and port, when `met` (in small letters) was met there."""
     if "refused" in met:
+        secure = "secure-" if scheme == "https" else ""
+        port = "" if secure else " Without TLS its port is always 8090."
         return [
-            f"Nothing listens at `{where}`: the router needs `ip http server` and, under `uc wsapi`, "
-            "`provider xcc` with `no shutdown`. Without TLS its port is always 8090.",
-            "`ip http active-session-modules none` on the router would switch it off.",
+            f"Nothing listens at `{where}`: the router needs `ip http {secure}server` and, under "
+            f"`uc {secure}wsapi`, `provider xcc` with `no shutdown`.{port}",
+            f"`ip http {secure}active-session-modules none` on the router would switch it off.",
         ]
     if "timed out" in met or "timeout" in met or "no route" in met or "unreachable" in met:
         return [f"`{where}` does not answer: is the address right, and does a firewall let us through to it?"]

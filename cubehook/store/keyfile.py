@@ -45,6 +45,11 @@ def keys(path: Path, *, may_make: bool) -> list[str]:
         text = _make(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be used: {error.strerror}; it must be this user's own") from error
+    return parsed(text, path)
+
+
+def parsed(text: str, path: Path) -> list[str]:
+    """The keys in `text`, which is that of the file at `path`; KeyFileError if they are no keys."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()

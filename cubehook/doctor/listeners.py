@@ -1,0 +1,127 @@
+"""The endpoints of `[listen]`: whether they answer, whether that is this service, and who else it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cubehook.config_rules import endpoint_parts
+from cubehook.control import ControlError
+from cubehook.doctor import ports
+from cubehook.doctor.certificates import certificate_findings, identity_findings
+from cubehook.doctor.findings import Finding, failed, ok, skipped
+from cubehook.doctor.subject import Listener, Subject
+from cubehook.doctor.visiting import Visit, VisitError, question, visit, way
+
+AREA = "listeners"
+
+
+async def listener_findings(subject: Subject, listener: Listener) -> list[Finding]:
+    """Whether one endpoint is as it should be."""
+    told = f"{listener.key} {listener.endpoint}"
+    files = _files(subject, listener)
+    if listener.port is None:
+        return [*files, _untold(listener, told)]
+    if subject.running is None:
+        return [*files, await subject.in_thread(_free, listener, told)]
+    return [*files, *await _answers(subject, listener, told)]
+
+
+def _files(subject: Subject, listener: Listener) -> list[Finding]:
+    kind, arguments = endpoint_parts(listener.endpoint)
+    if kind != "ssl":
+        return []
+    # As Twisted has them: the certificate is in the key's file unless it has one of its own.
+    key = Path(arguments.get("privateKey", "server.pem"))
+    path = Path(arguments["certKey"]) if "certKey" in arguments else key
+    where = subject.config.source.parent if subject.config and subject.config.source else Path()
+    name = f"{listener.key}: {listener.endpoint}"
+    return list(identity_findings(AREA, name, where / path, name, where / key, subject.today))
+
+
+def _untold(listener: Listener, told: str) -> Finding:
+    kind, arguments = endpoint_parts(listener.endpoint)
+    if kind == "unix":
+        path = Path(arguments.get("address", ""))
+        if path.is_socket():
+            return ok(AREA, f"{told}: the socket is there")
+        return skipped(AREA, f"{told}: there is no socket, as the service does not run")
+    return skipped(AREA, f"{told}: where that is cannot be told from here")
+
+
+def _free(listener: Listener, told: str) -> Finding:
+    """Whether the port can be had by a service that starts now."""
+    assert listener.port is not None
+    held = ports.holders(listener.port, listener.host)
+    if held:
+        return failed(
+            AREA,
+            f"{told}: port {listener.port} is taken by {', '.join(map(str, held))}",
+            f"Stop that program, or write another port in {listener.key}.",
+        )
+    error = ports.cannot_bind(listener.host or "0.0.0.0", listener.port)  # noqa: S104
+    if error is None:
+        return ok(AREA, f"{told}: the port is free")
+    if isinstance(error, PermissionError):
+        return failed(
+            AREA,
+            f"{told}: this user may not listen on port {listener.port}",
+            "Use a port from 1024 on, or give the service CAP_NET_BIND_SERVICE.",
+        )
+    return failed(
+        AREA,
+        f"{told}: {error.strerror}",
+        f"Write an address of this machine, or none, as the interface in {listener.key}.",
+    )
+
+
+async def _answers(subject: Subject, listener: Listener, told: str) -> list[Finding]:
+    assert subject.running is not None
+    assert listener.port is not None
+    control = subject.running.control
+    for_cubes = listener.key == "listen.cubes"
+    try:
+        knock = await subject.in_thread(control.post, "/knocks") if for_cubes else None
+        headers = {} if knock is None else {knock["header"]: knock["nonce"]}
+        url = listener.url + ("/" if for_cubes else "/healthz")
+        try:
+            seen = await visit(subject.reactor, way(subject.reactor, url), question(url, headers))
+        except VisitError as error:
+            return [_silent(listener, told, error)]
+        if knock is not None:
+            knock = await subject.in_thread(control.get, f"/knocks/{knock['nonce']}")
+    except ControlError as error:
+        return [skipped(AREA, f"{told}: whether it answers could not be tried: {error}")]
+    ours = knock["arrived"] if knock is not None else (seen.status == 200 and seen.body == b"ok\n")
+    if not ours:
+        return [_other(listener, told, seen)]
+    found = [ok(AREA, f"{told}: this service answers there, in {seen.took}")]
+    if seen.certificate is not None:
+        what = f"{listener.key}: the certificate that is in use"
+        found += certificate_findings(AREA, what, seen.certificate, subject.today)
+    return found
+
+
+def _silent(listener: Listener, told: str, error: VisitError) -> Finding:
+    assert listener.port is not None
+    held = ports.holders(listener.port, listener.host)
+    if held:
+        return failed(AREA, f"{told}: {error}; port {listener.port} is held by {', '.join(map(str, held))}")
+    return failed(
+        AREA,
+        f"{told}: {error.of('it')}, though the service runs",
+        "Was the file changed since it was read? Try `cubehook reload`, or look at log/cubehook.log.",
+    )
+
+
+def _other(listener: Listener, told: str, seen: Visit) -> Finding:
+    assert listener.port is not None
+    held = ports.holders(listener.port, listener.host)
+    server = seen.headers.get("server")
+    who = ", ".join(map(str, held)) or "another program"
+    said = f" as {server}" if server else ""
+    return failed(
+        AREA,
+        f"{told}: {who} answers there{said} with HTTP status {seen.status}, not this service",
+        "Was the configuration changed since the service was started? Stop that program, or use another "
+        "port.",
+    )
