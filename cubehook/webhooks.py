@@ -162,7 +162,7 @@ class Webhooks:
         if problems:
             raise SettingsError(problems)
 
-    def _gone_from(self, settings: config.Config) -> Collection[str]:
+    def _gone_from(self, settings: config.Config) -> frozenset[str]:
         return self.provisioned - {webhook.id for webhook in settings.webhooks}
 
     def provide(
@@ -177,7 +177,7 @@ class Webhooks:
         """
         if self._closed:
             return
-        for name in self._gone_from(settings):
+        for name in self._gone_from(settings) & self._webhooks.keys():
             self._removed(name)
         self._settings = settings
         self._maker = Maker(settings, self._reactor, self._plugins)

@@ -449,3 +449,108 @@ class UnmadeTests(WebhooksCase):
         self.plugin.broken = True
         with self.assertRaises(ValueError):
             _ = self.webhooks.replace(msgspec.structs.replace(CRM, name="x"))
+
+
+class ProvideTests(WebhooksCase):
+    """What the configuration file has is changed while the service runs."""
+
+    def settings(self, *given: config.Webhook, **values: Any) -> config.Config:
+        return config.Config(webhooks=given, **values)
+
+    def provide(
+        self, *given: config.Webhook, keys: tuple[str, ...] = (), secret: str = A, **values: Any
+    ) -> None:
+        for webhook in given:
+            known = self.store.secrets.get(webhook.id, SigningSecrets(current=secret))
+            self.store.secrets[webhook.id] = known.replaced(secret, self.desk.now(), DAY, from_file=True)
+        stored = Provisioned(
+            cubes=(), webhooks=given, secrets=dict(self.store.secrets), disabled={}, troubles={}
+        )
+        settings = self.settings(*given, **values)
+        self.webhooks.check_provided(settings, [each.id for each in given], keys)
+        self.webhooks.provide(settings, keys, stored)
+
+    def test_they_come_change_and_go(self) -> None:
+        self.provide(CRM)
+        self.assertEqual(self.webhooks.provisioned, {"crm"})
+        self.assertEqual(self.signers(), {A})
+        self.provide(msgspec.structs.replace(CRM, name="Other"))
+        self.assertEqual(self.webhooks.known["crm"].name, "Other")
+        failure = self.failureResultOf(self.webhooks.delete("crm"), ProvisionedError)
+        self.assertIn("cubehook reload", str(failure.value))
+        self.provide()
+        self.assertEqual((dict(self.webhooks.known), self.webhooks.provisioned), ({}, frozenset()))
+        self.assertEqual(self.desk.calls(1), [])
+
+    def test_one_that_stays_is_not_touched(self) -> None:
+        self.provide(CRM)
+        made = len(self.plugin.made)
+        self.provide(CRM, keys=("log.level", "delivery.secret_overlap"))
+        # Once to see whether it can be.
+        self.assertEqual(len(self.plugin.made), made + 1)
+        self.assertEqual(self.changes, 1)
+
+    def test_another_secret_signs_beside_the_former(self) -> None:
+        self.provide(CRM)
+        self.provide(CRM, secret=B)
+        self.assertEqual(self.signers(), {A, B})
+
+    def test_defaults_reach_who_has_no_value_of_its_own_wherever_it_was_made(self) -> None:
+        self.successResultOf(self.webhooks.create(config.Webhook(id="own", transport="signing", timeout=9.0)))
+        self.successResultOf(self.webhooks.create(config.Webhook(id="hand", transport="signing")))
+        self.provide(CRM)
+        self.webhooks.was_disabled("hand", "its receiver answered 410")
+        before = len(self.plugin.made)
+        settings = self.settings(CRM, delivery=config.Delivery(timeout=3.0))
+        self.webhooks.provide(settings, ("delivery.timeout",))
+        self.assertEqual(sorted(each.id for each in self.plugin.made[before:]), ["crm", "hand"])
+        # What was disabled while in use stays so.
+        self.assertEqual(dict(self.webhooks.disabled), {"hand": "its receiver answered 410"})
+        self.assertFalse(self.webhooks.status("hand").enabled)
+
+    def test_one_that_was_made_elsewhere_becomes_the_files(self) -> None:
+        self.successResultOf(self.webhooks.create(CRM))
+        self.webhooks.was_disabled("crm", "its receiver answered 410")
+        self.provide(CRM)
+        self.assertEqual(self.webhooks.provisioned, {"crm"})
+        self.assertEqual(dict(self.webhooks.disabled), {"crm": "its receiver answered 410"})
+        self.provide(msgspec.structs.replace(CRM, name="Other"))
+        self.assertEqual(dict(self.webhooks.disabled), {})
+
+    def test_what_cannot_be_made_is_found_before_anything_is_changed(self) -> None:
+        self.provide(CRM)
+        self.plugin.broken = True
+        other = config.Webhook(id="other", transport="signing")
+        with self.assertRaises(SettingsError) as caught:
+            self.webhooks.check_provided(self.settings(CRM, other), ["other"], ())
+        self.assertEqual(list(caught.exception.problems), ["webhooks.other"])
+        with self.assertRaises(SettingsError) as caught:
+            self.webhooks.check_provided(self.settings(CRM), [], ("egress.proxy",))
+        self.assertEqual(list(caught.exception.problems), ["webhooks.crm"])
+        self.webhooks.check_provided(self.settings(), [], ("egress.proxy",))
+        self.webhooks.check_provided(self.settings(CRM), [], ())
+
+    def test_what_could_not_be_made_hinders_nobody_and_is_tried_again(self) -> None:
+        self.plugin.broken = True
+        self.webhooks = self.opened(CRM)
+        self.assertIn("is gone", self.webhooks.status("crm").problem or "")
+        self.provide(msgspec.structs.replace(CRM, name="Other"), keys=("egress.proxy",))
+        self.plugin.broken = False
+        self.webhooks.provide(self.webhooks.settings, ())
+        self.assertIsNone(self.webhooks.status("crm").problem)
+
+    def test_nobody_changes_them_meanwhile(self) -> None:
+        self.successResultOf(self.webhooks.create(CRM))
+        going_on: Deferred[None] = Deferred()
+
+        async def hold() -> None:
+            async with self.webhooks.held(["crm"]):
+                await going_on
+
+        held = Deferred.fromCoroutine(hold())
+        changing = self.webhooks.change("crm", lambda old: msgspec.structs.replace(old, name="Other"))
+        self.assertNoResult(changing)
+        going_on.callback(None)
+        self.successResultOf(held)
+        self.successResultOf(changing)
+        self.assertEqual(self.webhooks.known["crm"].name, "Other")

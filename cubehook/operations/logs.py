@@ -145,7 +145,7 @@ class RotatedFile:
         self._full = min(FLUSH_BYTES, rotate_bytes)
 
     def reopen(self) -> None:
-        """Write what waits to the file that is open, and what comes to the one that has its name then."""
+        """Let go of a file that was moved away, also if nothing is to be written."""
         self.flush()
         try:
             self._reopen()

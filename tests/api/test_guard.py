@@ -35,6 +35,7 @@ class NewThing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part:
+    size = 0
     refusal: ApiError | None = None
 
     @operation("GET", "/things/{thing}", result=Thing)
@@ -53,6 +54,11 @@ class Part:
         if self.refusal is not None:
             raise self.refusal
         return Tagged(Thing("new"), "1")
+
+    @operation("POST", "/all", result=Thing, recorded=lambda all: {"size": all.size} if all.size else None)
+    async def read_all(self, caller: Caller) -> Thing:
+        """Read them all."""
+        return Thing("all", self.size)
 
     @operation("DELETE", "/things/{thing}/of/{owner}", result=Thing)
     async def remove_thing(self, caller: Caller, thing: str, owner: str) -> Thing:
@@ -99,6 +105,15 @@ class Guards(TestCase):
         await self.ask("get_thing")(VIEWER, thing="a")
         await self.ask("make_thing")(ADMIN, body=NewThing(preview=True))
         self.assertEqual(self.kept, [])
+
+    async def test_what_only_the_result_tells(self) -> None:
+        await self.ask("read_all")(ADMIN)
+        self.assertEqual(self.kept, [])
+        self.part.size = 7
+        await self.ask("read_all")(ADMIN)
+        self.assertEqual(self.kept, [Change(who="Ada", action="read_all", subject="all", detail={"size": 7})])
+        with self.assertRaises(ForbiddenError):
+            await self.ask("read_all")(VIEWER)
 
     async def test_what_failed_is_no_change(self) -> None:
         self.part.refusal = ConflictError("no")

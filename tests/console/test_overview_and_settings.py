@@ -305,5 +305,19 @@ class Settings(PagesCase):
             self.assertNotIn(words, page.text)
         self.assertEqual(page.tree.xpath("//main//form"), [])
 
+    async def test_a_reload_tells_what_it_changed(self) -> None:
+        made = entry(
+            "reload",
+            "",
+            cubes={"added": ["hq", "lab"], "removed": ["old"]},
+            webhooks={"changed": ["crm"]},
+            settings=["log.level"],
+        )
+        self.assertEqual(
+            change_told(made),
+            "reloaded the configuration (cubes added: hq, lab; cubes removed: old; webhooks changed: crm; "
+            "log.level)",
+        )
+
     async def test_what_no_words_are_known_for(self) -> None:
         self.assertEqual(change_told(entry("do_things", "hq")), "do things hq")

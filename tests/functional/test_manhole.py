@@ -253,6 +253,27 @@ class SshTests(ManholeCase):
             if wrong != "_.more":
                 self.assertNotIn("Traceback", output, wrong)
 
+    async def test_the_configuration_is_read_again(self) -> None:
+        await self.begin_with_doors()
+        ann, bob = self.make_key("ann"), self.make_key("bob", known=False)
+        good = self.service.config.read_text()
+        self.service.config.write_text(f'{good}[retention]\ncalls = "long"\n')
+        status, output, _ = await self.ssh(ann, "reload()")
+        self.assertEqual(status, 1, output)
+        self.assertIn('retention.calls: expected a duration such as "90d"', output)
+        self.assertNotIn("Traceback", output)
+        # Who may come in is told by another file from now on.
+        others = self.home / "others.keys"
+        others.write_text(bob.with_suffix(".pub").read_text())
+        others.chmod(0o600)
+        moved = good.replace(str(self.keys), str(others)).replace('state_dir = "state"', 'state_dir = "new"')
+        self.service.config.write_text(moved)
+        _, output, _ = await self.ssh(ann, "reload()")
+        self.assertRegex(output, r"settings changed +manhole.authorized_keys\n")
+        self.assertRegex(output, r"needs a restart +state_dir\n")
+        self.assertEqual((await self.ssh(bob, "print(1)"))[:2], (0, "1\n"))
+        self.assertEqual((await self.ssh(ann, "print(1)"))[0], 255)
+
     async def test_a_prompt(self) -> None:
         await self.begin_with_doors()
         ann = self.make_key("ann")

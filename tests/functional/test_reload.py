@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 from random import Random
+from select import select
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -382,7 +383,7 @@ def _in_a_terminal_that_closes(config: Path, folder: Path) -> str:
         os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
         os.execv(sys.executable, [*arguments, "--config", str(config)])
     shown = b""
-    while b"is running" not in shown:
+    while b"is running" not in shown and select([terminal], [], [], PATIENCE)[0]:
         shown += os.read(terminal, 65536)
     os.close(terminal)
     os.waitpid(pid, 0)

@@ -64,6 +64,53 @@ class LogsTests(SynchronousTestCase):
         Logger("cubehook.xcc").info("Cube {cube} is registered", cube="hq")
         self.assertIn("info cubehook.xcc: Cube hq is registered\n", self.read("cubehook.log"))
 
+    def test_other_settings_hold_at_once(self) -> None:
+        logs = self.open(levels={"cubehook.access": "warn"})
+        log = Logger("cubehook.xcc")
+        log.debug("unwanted")
+        logs.access(DummyRequest([b""]))  # type: ignore[arg-type]
+        logs.change(Log(level="debug", format="json", keep=1, rotate_bytes=10_000))
+        log.debug("detail")
+        logs.event(event())
+        self.clock.advance(FLUSH_SECONDS)
+        self.assertNotIn("unwanted", self.read("cubehook.log"))
+        self.assertEqual(json.loads(self.read("cubehook.log"))["message"], "detail")
+        self.assertEqual(json.loads(self.read("events.log"))["cube"], "hq")
+        for _ in range(300):
+            log.debug("x" * 100)
+        self.assertEqual(
+            {path.name for path in self.folder.glob("cubehook.*")}, {"cubehook.log", "cubehook.log.1"}
+        )
+        logs.change(Log(level="error", levels={"cubehook.events": "warn"}))
+        log.warn("unwanted")
+        before = self.read("events.log")
+        logs.event(event())
+        self.clock.advance(FLUSH_SECONDS)
+        self.assertEqual(self.read("events.log"), before)
+        self.assertNotIn("unwanted", self.read("cubehook.log"))
+        log.error("last")
+        self.assertTrue(self.read("cubehook.log").endswith("last\n"))
+        self.assertEqual(self.read("cubehook.log").count("last"), 1)
+
+    def test_files_that_were_moved_are_let_go_of(self) -> None:
+        logs = self.open()
+        path = self.folder / "events.log"
+        moved = path.rename(self.folder / "moved")
+        logs.event(event())
+        logs.reopen()
+        self.assertEqual(len(self.read("events.log").splitlines()), 1)
+        links = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        self.assertIn(str(path.absolute()), links)
+        self.assertNotIn(str(moved.absolute()), links)
+
+    def test_a_file_that_cannot_be_opened_again_is_written_on(self) -> None:
+        logs = self.open()
+        path = self.folder / "events.log"
+        path.rename(self.folder / "moved")
+        path.mkdir()
+        logs.reopen()
+        self.assertIn("events.log cannot be opened again: Is a directory", self.read("cubehook.log"))
+
     def test_level_by_namespace(self) -> None:
         self.open(levels={"cubehook.xcc": "debug", "cubehook.delivery": "error"})
         Logger("cubehook.xcc").debug("fine detail")
