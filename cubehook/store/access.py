@@ -114,6 +114,9 @@ class Access:
         self._read = read
         self._do = do
         self._noted: dict[int, Micros] = {}
+        self._known: dict[bytes, Token] = {}
+        """By hash: every request has one, and nobody but this object takes any away."""
+        self._removals = 0
 
     # Tokens.
 
@@ -125,8 +128,16 @@ class Access:
         """The token whose secret this is, None if it is none; that it is used is written down."""
         if not secret.startswith(TOKEN):
             return None
-        found = await self._read(partial(token_of, secret=secret))
-        if found is not None and self._is_to_be_noted(found, now):
+        hash, removals = hash_of(secret), self._removals
+        found = self._known.get(hash) or await self._read(partial(token_of, secret=secret))
+        if found is None:
+            return None
+        noted = self._is_to_be_noted(found, now)
+        # One that is removed meanwhile may have been read before that.
+        if removals == self._removals:
+            last = now if noted else found.last_used_at
+            self._known[hash] = msgspec.structs.replace(found, last_used_at=last)
+        if noted:
             self._noted[found.id] = now
             # Nobody waits for this: a request is answered also while the database cannot be written.
             _ = Deferred.fromCoroutine(self._note(found.id, now))
@@ -152,9 +163,12 @@ class Access:
 
         LastAdminError, and nothing is done, if nobody could change anything any more after that.
         """
-        removed = await self._do(partial(remove_token, id=id, entry=entry))
-        self._noted.pop(id, None)
-        return removed
+        try:
+            return await self._do(partial(remove_token, id=id, entry=entry))
+        finally:
+            self._removals += 1
+            self._known.clear()
+            self._noted.pop(id, None)
 
     async def make_first_admin(self, folder: Path, token: Token, secret: str) -> Path | None:
         """

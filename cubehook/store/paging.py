@@ -105,7 +105,7 @@ class Path:
     def advance(self, connection: Connection, most: int, rows: int) -> int:
         """Look at the next `rows` rows at most, or until `most` are found; how many those may have been."""
         if self._chosen is None and not self._wanted:
-            found = list(connection.scalars(self.rows().limit(most)))
+            found = connection.scalars(self.rows().limit(most)).all()
             self._reached(found[-1] if len(found) == most else None, found)
             return len(found)
         rows = min(rows, self._stretch)
@@ -114,11 +114,11 @@ class Path:
         wanted = self.wanted(end)
         chosen = self._chosen
         if chosen is None:
-            found = list(connection.scalars(wanted.limit(most)))
+            found = connection.scalars(wanted.limit(most)).all()
             if len(found) == most:
                 end = found[-1]
         else:
-            found = [row[0] for row in connection.execute(wanted) if chosen(row)]
+            found = [row[0] for row in connection.execute(wanted).all() if chosen(row)]
         self._reached(end, found)
         return rows
 
@@ -137,7 +137,7 @@ class Path:
         """What is wanted of that down to the id `end`."""
         return self.rows(end).add_columns(*self._columns).select_from(self._source).where(*self._wanted)
 
-    def _reached(self, through: int | None, found: list[int]) -> None:
+    def _reached(self, through: int | None, found: Sequence[int]) -> None:
         self.found += found
         self.over = through is None or through <= self._first
         self.through = self._first if through is None else max(through, self._first)
@@ -198,7 +198,8 @@ class Number:
         if (connection.scalar(select(func.count()).select_from(entries)) or 0) > most:
             return None
         call = numbers.c.call
+        # All at once: row by row takes twice the time.
         found = connection.scalars(
             select(call).where(*self._range, call < range_.before, call >= range_.first)
-        )
+        ).all()
         return sorted(set(found), reverse=True)

@@ -37,8 +37,8 @@ POINTS = 360
 BUSIEST = 10
 """Numbers of each kind, and hours, that are told."""
 
-CALLS_COMPARED = 10_000
-"""The newest so many calls are gone through for the busiest numbers."""
+CALLS_COMPARED = 5_000
+"""The newest so many calls are gone through for the busiest numbers: some seven milliseconds."""
 
 
 _ALL = ""
@@ -138,10 +138,12 @@ def statistics(
     those = [hourly.c.hour >= first, hourly.c.hour < last]
     if cube is not None:
         those.append(hourly.c.cube == cube)
-    hours = [
-        Hour(row[0] * HOUR, _sums(row[1:])) for row in connection.execute(_added_up(hourly.c.hour, those))
-    ]
-    cubes = {row[0]: _sums(row[1:]) for row in connection.execute(_added_up(hourly.c.cube, those))}
+    by_hour = connection.execute(_added_up(hourly.c.hour, those)).all()
+    hours = [Hour(row[0] * HOUR, _sums(row)) for row in by_hour]
+    if cube is None:
+        cubes = {row[0]: _sums(row) for row in connection.execute(_added_up(hourly.c.cube, those))}
+    else:
+        cubes = {cube: _whole(hour.sums for hour in hours)} if hours else {}
     compared, called, calling = _busiest(connection, cube, since, until)
     minutes = (since // MINUTE, until // MINUTE)
     step = max(1, -(-(until - since) // MINUTE // POINTS))
@@ -196,9 +198,17 @@ def _added_up(by: Column[Any], those: list[ColumnElement[bool]]) -> Select[Any]:
 
 
 def _sums(row: Any) -> Sums:
-    """From the columns of `HOURLY`."""
-    values = dict(zip(HOURLY, row, strict=True))
-    return Sums(outcomes={outcome: values.pop(str(outcome)) for outcome in Outcome}, **values)
+    """From the columns of `HOURLY`, after another one; there is a row for each hour."""
+    _, calls, answered, missed, busy, abandoned, rejected, failed, rung, ring_ms, talked, talk_ms = row
+    outcomes = {
+        Outcome.ANSWERED: answered,
+        Outcome.MISSED: missed,
+        Outcome.BUSY: busy,
+        Outcome.ABANDONED: abandoned,
+        Outcome.REJECTED: rejected,
+        Outcome.FAILED: failed,
+    }
+    return Sums(calls=calls, outcomes=outcomes, rung=rung, ring_ms=ring_ms, talked=talked, talk_ms=talk_ms)
 
 
 def _whole(parts: Any) -> Sums:

@@ -23,6 +23,7 @@ from cubehook.store.access import (
     SESSION_TIME,
     TOKEN,
     USED_EVERY,
+    Access,
     Entry,
     LastAdminError,
     NameTakenError,
@@ -88,6 +89,51 @@ class TokenTests(AccessCase):
             self.assertIsNone(await store.access.token(wrong, NOON))
         self.assertEqual([each.name for each in await store.access.tokens()], ["other", "ci"])
         self.assertEqual(token.created_at, self.made.now - 1000)
+
+    async def test_one_that_was_right_is_not_looked_up_again_until_any_is_removed(self) -> None:
+        store = await self.opened()
+        reads = 0
+
+        def read(work: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return store.read(work)
+
+        access = Access(read, store._do)
+        token, other, secret = self.token(), self.token("other"), self.secret()
+        await access.add_token(token, secret)
+        await access.add_token(other, self.secret())
+        for _ in range(3):
+            self.assertIsNotNone(await access.token(secret, NOON))
+            self.assertIsNone(await access.token(secret + "x", NOON))
+        self.assertEqual(reads, 4)
+        await access.remove_token(other.id)
+        self.assertIsNotNone(await access.token(secret, NOON))
+        self.assertEqual(reads, 5)
+        await access.remove_token(token.id)
+        self.assertIsNone(await access.token(secret, NOON))
+
+    async def test_one_that_is_removed_while_it_is_looked_up(self) -> None:
+        store = await self.opened()
+        was_read: Deferred[None] = Deferred()
+        waits: Deferred[None] = Deferred()
+
+        async def read(work: Any) -> Any:
+            found = await store.read(work)
+            if not was_read.called:
+                was_read.callback(None)
+                await waits
+            return found
+
+        access = Access(read, store._do)
+        token, secret = self.token(), self.secret()
+        await access.add_token(token, secret)
+        asked = Deferred.fromCoroutine(access.token(secret, NOON))
+        await was_read
+        await access.remove_token(token.id)
+        waits.callback(None)
+        await asked
+        self.assertIsNone(await access.token(secret, NOON))
 
     async def test_no_secret_is_kept(self) -> None:
         store = await self.opened()
