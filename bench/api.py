@@ -74,10 +74,10 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._headers = {"Authorization": f"Bearer {token}"}
 
-    def ask(self, path: str) -> tuple[float, bytes]:
+    def ask(self, path: str, method: str = "GET") -> tuple[float, bytes]:
         """Milliseconds from the request to the end of its answer, and that."""
         since = time.perf_counter()
-        self._connection.request("GET", f"/api/v1{path}", headers=self._headers)
+        self._connection.request(method, f"/api/v1{path}", headers=self._headers)
         response = self._connection.getresponse()
         body = response.read()
         took = (time.perf_counter() - since) * 1000
@@ -129,6 +129,15 @@ def measure(service: Service, client: Client, asked: dict[str, str], rounds: int
     return found
 
 
+def register(client: Client) -> None:
+    """Have the service register with the gateway, once that listens."""
+    for _ in range(60):
+        if json.loads(client.ask("/cubes/hq/register", "POST")[1])["state"] == "registered":
+            return
+        time.sleep(0.5)
+    raise RuntimeError("the gateway did not come up")
+
+
 @contextmanager
 def load(service: Service, rate: float) -> Iterator[Path]:
     """A gateway that makes calls and a receiver of their webhooks, in a process; what it says at its end."""
@@ -153,7 +162,7 @@ def load(service: Service, rate: float) -> Iterator[Path]:
         try:
             yield report
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
@@ -212,7 +221,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         measure(service, client, asked, 3)
         quiet = measure(service, client, asked, options.rounds)
         with load(service, options.rate) as report:
-            service.wait_for("Cube hq is registered", 120)
+            register(client)
             time.sleep(WARM_UP_SECONDS)
             cpu, since = service.cpu(), time.monotonic()
             busy = measure(service, client, asked, options.rounds)

@@ -338,7 +338,12 @@ class IRedelivery(Interface):
     """
 
     async def preview(
-        webhook: str, since: Micros, until: Micros, statuses: Collection[DeliveryStatus]
+        webhook: str,
+        since: Micros,
+        until: Micros,
+        statuses: Collection[DeliveryStatus],
+        *,
+        missed: bool = False,
     ) -> int:
         """
         How many deliveries `start` would send again now.
@@ -353,11 +358,16 @@ class IRedelivery(Interface):
         statuses: Collection[DeliveryStatus],
         asked_by: str,
         per_second: float = 50.0,
+        *,
+        missed: bool = False,
     ) -> Job:
         """
         Send again the deliveries of `webhook`, for events from `since` up to but without `until`, that
         are over with one of `statuses`; at most `per_second` of them a second.  Returns the job once it
         is kept.
+
+        With `missed` it also sends the events of calls that are such as the webhook wants now, and of which
+        it has no delivery: it was paused or disabled when they happened, or had not been made.
 
         Oldest first, so in order within each call.  The job goes on by itself, also after a restart; of
         one webhook the jobs go one after the other.  It hands nothing over while the webhook is held back,
@@ -405,8 +415,9 @@ class IJobStore(Interface):
     What sending again needs of the store.
 
     A job means the deliveries of its webhook that have one of its statuses, with ids from the first of
-    `since` up to but without the first of `until`, and less than its own.  Methods raise StoreError
-    if the database cannot be read; what is written waits until it can be.
+    `since` up to but without the first of `until`, and less than its own.  One with `missed` means events,
+    with such ids: those with such deliveries, and those that are wanted and have none.  Methods raise
+    StoreError if the database cannot be read; what is written waits until it can be.
     """
 
     async def knows_webhook(webhook: str) -> bool:
@@ -416,12 +427,12 @@ class IJobStore(Interface):
         """Whose delivery that is; NotFoundError."""
 
     async def count(job: Job) -> int:
-        """How many deliveries `job`, kept or not, means, and has an event for."""
+        """How many deliveries, or events, `job`, kept or not, means, and has an event for."""
 
     async def find(job: Job, after: int, most: int) -> tuple[list[int], int | None]:
         """
-        Up to `most` deliveries that `job` means, ids greater than `after` and ascending; and the id
-        through which was looked, None at the end.
+        Up to `most` deliveries, or events, that `job` means, ids greater than `after` and ascending; and the
+        id through which was looked, None at the end.
 
         Looks at so many rows that it takes no time worth the name, so it may find none before the end.
         """
@@ -430,7 +441,8 @@ class IJobStore(Interface):
         """
         Make deliveries found for `job` pending again, as redeliveries that are due now, and note that in it.
 
-        All in one transaction.  Not those that have none of its statuses any more; those without an event
+        Those of events that have none are made.  All in one transaction.  Not those that are not meant any
+        more; those without an event
         are counted as skipped.  `through` is where the job goes on, None if it is done.  Does nothing to a
         job that is not running or has gone that far already.  NotFoundError.
         """

@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from cubehook.events import Event, Micros
+from cubehook.events import CallState, Event, Granularity, Micros
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,13 +123,27 @@ class JobState(enum.StrEnum):
     FAILED = "failed"
 
 
+class Wants(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Which events of calls a webhook is sent: of `cubes`, which is every one if it is empty.
+
+    For `kept` is known what was sent to it: deliveries are deleted after that.
+    """
+
+    granularity: Granularity
+    states: tuple[CallState, ...]
+    cubes: tuple[str, ...]
+    kept: Micros
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
     A webhook's deliveries being sent again, as an operator asked.
 
     Those of events from `since` up to but without `until`, that had one of `statuses`; `total` were counted
     when it began, `done` have been handed over to be sent, `skipped` could not be, since their events are no
-    longer kept.  `reason` says why it failed, or what it waits for.
+    longer kept.  With `missed` it also means the events that its webhook wants and has no delivery of.
+    `reason` says why it failed, or what it waits for.
     """
 
     id: int
@@ -145,7 +159,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     done: int = 0
     skipped: int = 0
     cursor: int = 0
-    """Deliveries up to this id were looked at."""
+    """Deliveries, or with `missed` events, up to this id were looked at."""
+    missed: Wants | None = None
     reason: str | None = None
     ended_at: Micros | None = None
 

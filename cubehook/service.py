@@ -157,7 +157,14 @@ class CubehookService(Service):
             self.store.sample,
             wall_clock,
         )
-        self.redelivery = Redelivery(self.store.jobs, self.dispatcher, self._ids, wall_clock, reactor)
+        self.redelivery = Redelivery(
+            self.store.jobs,
+            self.dispatcher,
+            self._ids,
+            wall_clock,
+            reactor,
+            lambda: self._settings.retention.deliveries,
+        )
         self._webhooks = Webhooks(
             settings,
             reactor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cubehook import interfaces
 from cubehook.api import views
@@ -12,6 +13,7 @@ from cubehook.api.operations import Caller, operation
 from cubehook.events import Micros
 from cubehook.ids import id_text, parse_id
 from cubehook.interfaces import IRedelivery
+from cubehook.records import DeliveryStatus
 
 # What the API calls the arguments of `IRedelivery`.
 _FIELDS = {"statuses": "status"}
@@ -35,17 +37,20 @@ class RedeliveryPart:
         self, caller: Caller, webhook: str, body: views.RedeliverRange
     ) -> views.Redelivering:
         """
-        Send a webhook's deliveries of some time again, as a job.
+        Send a webhook's deliveries of some time again, and what it missed meanwhile, as a job.
 
         The job goes on by itself, also over a restart of the service.
         """
         until = self._now() if body.until is None else body.until
+        statuses = [DeliveryStatus(each) for each in body.status if each is not views.SentAgainIf.MISSED]
+        those: dict[str, Any] = {"missed": len(statuses) < len(body.status)}
         with _refusals():
             if body.preview:
-                total = await self._redelivery.preview(webhook, body.since, until, body.status)
+                total = await self._redelivery.preview(webhook, body.since, until, statuses, **those)
                 return views.Redelivering(total=total, job=None)
-            pace = {} if body.per_second is None else {"per_second": body.per_second}
-            job = await self._redelivery.start(webhook, body.since, until, body.status, caller.name, **pace)
+            if body.per_second is not None:
+                those["per_second"] = body.per_second
+            job = await self._redelivery.start(webhook, body.since, until, statuses, caller.name, **those)
         return views.Redelivering(total=job.total, job=views.job_view(job))
 
     @operation("POST", "/deliveries/{delivery}/redeliver", result=views.SentAgain, errors=(ConflictError,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
@@ -158,19 +159,31 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True):
     former_until: Time | None
 
 
+class SentAgainIf(enum.StrEnum):
+    """How what is to be sent again stands; `missed` is an event that there is no delivery of."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    MISSED = "missed"
+
+
 class RedeliverRange(msgspec.Struct, frozen=True, kw_only=True):
     """
     Which of a webhook's deliveries to send again: of events from `since` up to but without `until`
     (now, unless given), that stand at one of `status`.
+
+    `missed` are the events of calls that are such as the webhook is sent now, and of which it has no
+    delivery: it was paused or disabled then, or did not exist.
 
     `per_second` is how many are sent again in a second at most.  With `preview` they are only counted.
     """
 
     since: TimeGiven
     until: TimeGiven | None = None
-    status: Annotated[tuple[DeliveryStatus, ...], msgspec.Meta(min_length=1)] = (
-        DeliveryStatus.FAILED,
-        DeliveryStatus.EXPIRED,
+    status: Annotated[tuple[SentAgainIf, ...], msgspec.Meta(min_length=1)] = (
+        SentAgainIf.FAILED,
+        SentAgainIf.EXPIRED,
     )
     per_second: Annotated[float, msgspec.Meta(ge=LEAST_PER_SECOND, le=MOST_PER_SECOND)] | None = None
     preview: bool = False
@@ -189,7 +202,7 @@ class RedeliveryJob(msgspec.Struct, frozen=True, kw_only=True):
     state: JobState
     since: Time
     until: Time
-    status: tuple[DeliveryStatus, ...]
+    status: tuple[SentAgainIf, ...]
     per_second: float
     total: int
     done: int
@@ -279,7 +292,7 @@ def job_view(job: Job) -> RedeliveryJob:
         state=job.state,
         since=iso(job.since),
         until=iso(job.until),
-        status=job.statuses,
+        status=(*map(SentAgainIf, job.statuses), *((SentAgainIf.MISSED,) if job.missed else ())),
         per_second=job.per_second,
         total=job.total,
         done=job.done,

@@ -16,7 +16,7 @@ from cubehook.events import Micros, iso
 from cubehook.text import printable
 from cubehook.times import parse_moment
 
-_STATUSES = ("delivered", "failed", "expired")
+_STATUSES = ("delivered", "failed", "expired", "missed")
 
 _INTERVAL = 0.5
 """Seconds between two looks at a job."""
@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--status",
         metavar="LIST",
         default="failed,expired",
-        help="those that stand so: any of delivered, failed, expired, with commas (%(default)s)",
+        help="those that stand so: any of delivered, failed, expired, with commas (%(default)s); missed are "
+        "events that happened while the webhook was paused or disabled, or before it was made",
     )
     parser.add_argument(
         "--per-second", type=float, metavar="N", help="send at most so many again in a second"

@@ -280,6 +280,10 @@ class Dispatcher:
         """How the deliveries of `webhook` stand; KeyError if there is no such webhook."""
         return self._lanes[webhook].status()
 
+    def settings(self, webhook: str) -> config.Webhook:
+        """How `webhook` is configured now; KeyError if there is no such webhook."""
+        return self._lanes[webhook].webhook
+
 
 def receiver(webhook: config.Webhook) -> tuple[object, ...]:
     """What decides how a webhook's receiver answers."""

@@ -31,7 +31,7 @@ from cubehook.interfaces import (
     NotFoundError,
     WebhookDisabledError,
 )
-from cubehook.records import Delivery, DeliveryStatus, Job, JobState
+from cubehook.records import Delivery, DeliveryStatus, Job, JobState, Wants
 from cubehook.store.errors import StoreError
 from cubehook.text import printable
 
@@ -61,7 +61,8 @@ class Redelivery:
     """
     Sends again through `dispatcher`; jobs go on from `resume` until `stop`.
 
-    `ids` must be the one that numbers deliveries: a job's id tells which were made before it.
+    `ids` must be the one that numbers deliveries: a job's id tells which were made before it.  `kept` tells
+    for how many seconds deliveries are kept after their events.
     """
 
     _log = Logger()
@@ -73,12 +74,14 @@ class Redelivery:
         ids: Ids,
         now: Callable[[], Micros],
         reactor: IReactorTime,
+        kept: Callable[[], float],
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._ids = ids
         self._now = now
         self._reactor = reactor
+        self._kept = kept
         self._queues: dict[str, deque[int]] = {}
         """The running jobs of each webhook, oldest first; only the first of them goes on."""
         self._runs: dict[str, Deferred[None]] = {}
@@ -106,12 +109,18 @@ class Redelivery:
     # What is asked for
 
     async def preview(
-        self, webhook: str, since: Micros, until: Micros, statuses: Collection[DeliveryStatus]
+        self,
+        webhook: str,
+        since: Micros,
+        until: Micros,
+        statuses: Collection[DeliveryStatus],
+        *,
+        missed: bool = False,
     ) -> int:
         """See `IRedelivery.preview`."""
-        job = self._meant(webhook, since, until, statuses, "", PER_SECOND)
+        job = self._meant(webhook, since, until, statuses, missed, "", PER_SECOND)
         await self._known(webhook)
-        return await self._store.count(job)
+        return await self._store.count(self._with_wants(job) if missed else job)
 
     async def start(
         self,
@@ -121,10 +130,12 @@ class Redelivery:
         statuses: Collection[DeliveryStatus],
         asked_by: str,
         per_second: float = PER_SECOND,
+        *,
+        missed: bool = False,
     ) -> Job:
         """See `IRedelivery.start`."""
-        job = self._meant(webhook, since, until, statuses, asked_by, per_second)
-        return await self._owned(self._start(job))
+        job = self._meant(webhook, since, until, statuses, missed, asked_by, per_second)
+        return await self._owned(self._start(job, missed))
 
     async def one(self, delivery: int, asked_by: str) -> Delivery:
         """See `IRedelivery.one`."""
@@ -148,6 +159,7 @@ class Redelivery:
         since: Micros,
         until: Micros,
         statuses: Collection[DeliveryStatus],
+        missed: bool,
         asked_by: str,
         per_second: float,
     ) -> Job:
@@ -155,8 +167,13 @@ class Redelivery:
         problems = {}
         if since >= until:
             problems["until"] = f"a time later than since ({iso(since)})"
-        if not statuses:
-            problems["statuses"] = "at least one of delivered, failed and expired"
+        if missed and since < (known := self._now() - self._kept_for()):
+            problems["since"] = (
+                f"a time since {iso(known)}: before that, what was sent is not kept any more "
+                "(retention.deliveries), so that nobody knows what was missed"
+            )
+        if not statuses and not missed:
+            problems["statuses"] = "at least one of delivered, failed, expired and missed"
         elif DeliveryStatus.PENDING in statuses:
             problems["statuses"] = "delivered, failed or expired: what is pending will be sent anyway"
         if not LEAST_PER_SECOND <= per_second <= MOST_PER_SECOND:
@@ -177,8 +194,27 @@ class Redelivery:
             cursor=min(first_id(since), id) - 1,
         )
 
-    async def _start(self, job: Job) -> Job:
+    def _kept_for(self) -> Micros:
+        return int(self._kept() * 1_000_000)
+
+    def _with_wants(self, job: Job) -> Job:
+        """`job`, which also means what its webhook has missed; NotFoundError."""
+        try:
+            settings = self._dispatcher.settings(job.webhook)
+        except KeyError:
+            raise NotFoundError(f"there is no webhook {printable(job.webhook)}") from None
+        wants = Wants(
+            granularity=settings.granularity,
+            states=settings.states,
+            cubes=settings.cubes,
+            kept=self._kept_for(),
+        )
+        return msgspec.structs.replace(job, missed=wants)
+
+    async def _start(self, job: Job, missed: bool) -> Job:
         await self._sendable(job.webhook)
+        if missed:
+            job = self._with_wants(job)
         job = msgspec.structs.replace(job, total=await self._store.count(job))
         await self._store.add(job)
         self._log.info(
@@ -186,7 +222,7 @@ class Redelivery:
             "were {statuses}, {per_second:g} a second; asked for by {asked_by}",
             since=iso(job.since),
             until=iso(job.until),
-            statuses=" or ".join(job.statuses),
+            statuses=" or ".join([*job.statuses, *(["missed"] if missed else [])]),
             per_second=job.per_second,
             **_words(job),
         )

@@ -24,7 +24,7 @@ from cubehook.interfaces import (
     NotFoundError,
 )
 from cubehook.records import Delivery, DeliveryStatus, Job, JobState
-from cubehook.store import queries
+from cubehook.store import missed, queries
 from cubehook.store.schema import PENDING, deliveries, events, jobs, webhooks
 
 ROWS = 5_000
@@ -37,12 +37,13 @@ _job = msgspec.json.Decoder(Job).decode
 
 T = TypeVar("T")
 
-STRETCH_END = (
-    select(deliveries.c.id)
-    .where(deliveries.c.id > bindparam("after"), deliveries.c.id <= bindparam("last"))
-    .order_by(deliveries.c.id)
+STRETCH_END, EVENTS_END = (
+    select(id)
+    .where(id > bindparam("after"), id <= bindparam("last"))
+    .order_by(id)
     .offset(bindparam("rows"))
     .limit(1)
+    for id in (deliveries.c.id, events.c.id)
 )
 
 OVER = (
@@ -193,25 +194,31 @@ def last_id(job: Job) -> int:
 
 def find(connection: Connection, job: Job, after: int, most: int, rows: int) -> tuple[list[int], int]:
     """
-    Up to `most` deliveries that `job` means among the `rows` rows after the id `after`, ascending.
+    Up to `most` deliveries, or events, that `job` means among the `rows` rows after the id `after`.
 
-    Also the id through which all were looked at.
+    Ascending; also the id through which all were looked at.
     """
     last = _stretch_end(connection, job, after, rows)
     # One more tells whether these are all, so that a job ends with its last delivery.
-    found = list(connection.scalars(FIND, {**_over(job, after, last), "most": most + 1}))
+    if job.missed is None:
+        found = list(connection.scalars(FIND, {**_over(job, after, last), "most": most + 1}))
+    else:
+        found = missed.find(connection, job, after, last, most + 1)
     return found[:most], found[most - 1] if len(found) > most else last
 
 
 def count(connection: Connection, job: Job, after: int, rows: int) -> tuple[int, int]:
     """How many deliveries `job` would send again of the next `rows` rows, and the last id of those."""
     last = _stretch_end(connection, job, after, rows)
+    if job.missed is not None:
+        return missed.count(connection, job, after, last), last
     return connection.scalar(COUNT, _over(job, after, last)) or 0, last
 
 
 def _stretch_end(connection: Connection, job: Job, after: int, rows: int) -> int:
     last = last_id(job)
-    end: int | None = connection.scalar(STRETCH_END, {"after": after, "last": last, "rows": rows - 1})
+    statement = STRETCH_END if job.missed is None else EVENTS_END
+    end: int | None = connection.scalar(statement, {"after": after, "last": last, "rows": rows - 1})
     return last if end is None else end
 
 
@@ -226,7 +233,11 @@ def hand_over(
     job = get(connection, id)
     if job.state is not JobState.RUNNING or (through is not None and through <= job.cursor):
         return Handed(job, [])
-    again, skipped = make_pending(connection, job.webhook, ids, job.statuses, now)
+    statuses: Sequence[DeliveryStatus] = job.statuses
+    if job.missed is not None:
+        ids = missed.deliveries_of(connection, job, ids, now)
+        statuses = (*statuses, DeliveryStatus.FAILED)
+    again, skipped = make_pending(connection, job.webhook, ids, statuses, now)
     job = msgspec.structs.replace(
         job,
         done=job.done + len(again),

@@ -129,10 +129,16 @@ class FakeRedelivery:
             raise NotFoundError(f"there is no webhook {webhook}")
 
     async def preview(
-        self, webhook: str, since: Micros, until: Micros, statuses: Collection[DeliveryStatus]
+        self,
+        webhook: str,
+        since: Micros,
+        until: Micros,
+        statuses: Collection[DeliveryStatus],
+        *,
+        missed: bool = False,
     ) -> int:
         self._look(webhook)
-        self.asked.append(("preview", webhook, since, until, tuple(statuses)))
+        self.asked.append(("preview", webhook, since, until, (*statuses, *["missed"] * missed)))
         return self.count
 
     async def start(
@@ -143,9 +149,12 @@ class FakeRedelivery:
         statuses: Collection[DeliveryStatus],
         asked_by: str,
         per_second: float = 50.0,
+        *,
+        missed: bool = False,
     ) -> Job:
         self._look(webhook)
-        self.asked.append(("start", webhook, since, until, tuple(statuses), asked_by, per_second))
+        meant = (*statuses, *["missed"] * missed)
+        self.asked.append(("start", webhook, since, until, meant, asked_by, per_second))
         job = Job(
             id=first_id(NOW) + len(self.known),
             webhook=webhook,

@@ -94,8 +94,8 @@ class Refusals(ApiCase):
             {
                 "since": "expected a time with its zone, such as 2024-11-23T16:03:36Z; found nothing",
                 "until": "expected a time with its zone, such as 2024-11-23T16:03:36Z; found 5",
-                "status[1]": 'expected one of "pending", "delivered", "failed", "expired"; found "lost"',
-                "status[2]": 'expected one of "pending", "delivered", "failed", "expired"; found 3',
+                "status[1]": 'expected one of "delivered", "failed", "expired", "missed"; found "lost"',
+                "status[2]": 'expected one of "delivered", "failed", "expired", "missed"; found 3',
                 "per_second": "expected a number from 0.01 to 1000.0; found 0",
                 "preview": 'expected true or false; found "yes"',
                 "statsu": "expected one of since, until, status, per_second, preview; found another field",

@@ -76,6 +76,16 @@ class Ranges(ApiCase):
                 self.assertEqual((found, body["error"]["code"]), (status, code))
         self.assertEqual(body["error"]["fields"], {"since": "a time before `until`"})
 
+    async def test_what_was_missed(self) -> None:
+        body = {"since": SINCE, "status": ["missed", "failed"]}
+        await self.ask("POST", "/webhooks/crm/redeliver", {**body, "preview": True})
+        await self.ask("POST", "/webhooks/crm/redeliver", {**body, "status": ["missed"]})
+        self.assertEqual([asked[4] for asked in self.redelivery.asked], [("failed", "missed"), ("missed",)])
+        for status in (["pending"], [], ["lost"]):
+            code, found = await self.ask("POST", "/webhooks/crm/redeliver", {**body, "status": status})
+            self.assertEqual(code, 422)
+            self.assertTrue(next(iter(found["error"]["fields"])).startswith("status"))
+
     async def test_arguments_have_the_names_of_the_fields(self) -> None:
         self.redelivery.refusal = interfaces.BadRangeError({"statuses": "what is over"})
         _, body = await self.ask("POST", "/webhooks/crm/redeliver", {"since": SINCE})

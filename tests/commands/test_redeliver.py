@@ -55,6 +55,14 @@ class Ranges(CommandCase):
         self.assertIn("Send them again? [y/N] ", errors)
         self.assertIn("300 of 1,200 deliveries handed over (25%)", errors)
 
+    def test_what_was_missed(self) -> None:
+        status, output, errors = self.run_command(
+            "redeliver", "crm", *SINCE, "--status", "failed,missed", "--preview", answers=self.answers()
+        )
+        self.assertEqual((status, output), (0, "1200\n"))
+        self.assertIn("(failed or missed)", errors)
+        self.assertEqual(self.service.asked[0][2]["status"], ["failed", "missed"])
+
     def test_not_agreed_to(self) -> None:
         for typed in ("\n", "n\n", "", "maybe\n"):
             status, output, errors = self.run_command(

@@ -521,6 +521,14 @@ class SendingAgain(WebhooksCase):
         self.assertEqual(statuses, (DeliveryStatus.FAILED, DeliveryStatus.EXPIRED))
         self.assertEqual(page.find("//input[@name='since']").get("value"), "2024-11-23T08:00")
 
+    async def test_what_was_missed(self) -> None:
+        fields = (*self.RANGE[:2], ("status", "missed"), ("do", "count"))
+        page = await self.browser.post("/webhooks/crm/redeliver", fields)
+        self.assertIn("7 deliveries would be sent again", page.text)
+        self.assertEqual(self.redelivery.asked[0][4], ("missed",))
+        chosen = page.tree.xpath("//input[@name='status' and @checked]")
+        self.assertEqual([each.get("value") for each in chosen], ["missed"])
+
     async def test_in_the_viewers_zone(self) -> None:
         cookie = "cubehook-session=secret-of-an-administrator; cubehook-zone=Europe/Berlin"
         await self.browser.post("/webhooks/crm/redeliver", [*self.RANGE, ("do", "count")], cookie=cookie)

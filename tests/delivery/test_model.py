@@ -125,7 +125,9 @@ class Life:
         )
         self.desk.notes.attempted = self.attempted  # type: ignore[method-assign]
         self.desk.notes.expired = self.expired  # type: ignore[method-assign]
-        self.redelivery = Redelivery(world.jobs, self.desk.dispatcher, world.ids, self.desk.now, world.clock)
+        self.redelivery = Redelivery(
+            world.jobs, self.desk.dispatcher, world.ids, self.desk.now, world.clock, lambda: 30 * 86_400
+        )
         self.desk.start()
         _ = Deferred.fromCoroutine(self.redelivery.resume())
 

@@ -25,7 +25,7 @@ from cubehook.interfaces import (
     RedeliveryError,
     WebhookDisabledError,
 )
-from cubehook.records import Delivery, DeliveryStatus, Job, JobState
+from cubehook.records import Delivery, DeliveryStatus, Job, JobState, Wants
 from cubehook.store.errors import StoreError
 from tests.delivery.fakes import BASE, FAILED, GONE, OK, PERMANENT, Desk, Scripted, held, webhook
 from tests.delivery.memory_jobs import MemoryJobs
@@ -63,7 +63,7 @@ class Case(SynchronousTestCase):
 
     def new(self) -> Redelivery:
         desk = self.desk
-        return Redelivery(self.jobs, desk.dispatcher, desk.ids, desk.now, desk.clock)
+        return Redelivery(self.jobs, desk.dispatcher, desk.ids, desk.now, desk.clock, lambda: 30 * 86_400)
 
     def over(self, calls: int, hook: str = "crm", each: int = 1) -> list[Delivery]:
         """New deliveries of `hook` that were given up; what was sent and handed over by then is forgotten."""
@@ -193,6 +193,23 @@ class AskedTests(Case):
             asked = self.ask(self.redelivery.preview("crm", since, until, statuses))
             self.assertEqual(self.successResultOf(asked), expected)
         self.assertEqual(self.handed(), [])
+
+    def test_what_was_missed_is_what_the_webhook_wants_now_as_far_back_as_is_known(self) -> None:
+        asked = self.ask(self.redelivery.start("crm", BASE, LATER, (), "kim", missed=True))
+        job = self.jobs.kept[self.successResultOf(asked).id]
+        webhook = self.desk.dispatcher.settings("crm")
+        kept = 30 * 86_400_000_000
+        wants = Wants(granularity=webhook.granularity, states=webhook.states, cubes=webhook.cubes, kept=kept)
+        self.assertEqual((job.statuses, job.missed), ((), wants))
+        for asked_with in (
+            self.redelivery.preview("crm", self.desk.now() - kept - 1, LATER, (), missed=True),
+            self.redelivery.start("crm", self.desk.now() - kept - 1, LATER, (), "kim", missed=True),
+        ):
+            problems = self.failureResultOf(self.ask(asked_with), BadRangeError).value.problems
+            self.assertEqual(list(problems), ["since"])
+            self.assertIn("retention.deliveries", problems["since"])
+        unknown = self.redelivery.preview("hr", BASE, LATER, (), missed=True)
+        self.assertIn("no webhook hr", self.refused(NotFoundError, unknown))
 
     def test_everything_that_is_wrong_is_told_at_once(self) -> None:
         for asked in (

@@ -9,6 +9,7 @@ from typing import Any
 
 from standardwebhooks import Webhook as Verifier
 
+from cubehook.events import iso
 from cubehook.simulator.sink import Behaviour, Received, Sink
 from tests.functional.control import Answer, ask
 from tests.functional.harness import free_port
@@ -84,6 +85,19 @@ class WebhookTests(WebhooksCase):
         await self.until(lambda: self.states() == STATES * 3)
         resumed = await self.ask("PATCH", "/webhooks/erp", {"enabled": True})
         self.assertEqual((resumed.body["enabled"], resumed.body["pending"]), (True, 0))
+        # Unless it is asked for, and then nothing else.
+        missed = {"since": "2024-11-23T00:00:00Z", "status": ["failed", "missed"]}
+        refused = await self.ask("POST", "/webhooks/erp/redeliver", missed)
+        self.assertEqual((refused.status, list(refused.body["error"]["fields"])), (422, ["since"]))
+        missed["since"] = iso(time.time_ns() // 1000 - 3_600_000_000)
+        counted = await self.ask("POST", "/webhooks/erp/redeliver", {**missed, "preview": True})
+        self.assertEqual((counted.status, counted.body), (200, {"total": 1, "job": None}))
+        job = (await self.ask("POST", "/webhooks/erp/redeliver", missed)).body["job"]
+        self.assertEqual((job["total"], job["status"]), (1, ["failed", "missed"]))
+        await self.when(lambda: self.told(later) == ["DISCONNECTED"] * 2)
+        self.assertEqual(later[1].headers["cubehook-redelivery"], "true")
+        counted = await self.ask("POST", "/webhooks/erp/redeliver", {**missed, "preview": True})
+        self.assertEqual(counted.body["total"], 0)
 
         await self.service.process.stop()  # type: ignore[union-attr]
         await self.service.start()
@@ -91,13 +105,13 @@ class WebhookTests(WebhooksCase):
         found = await self.ask("GET", "/webhooks/erp")
         self.assertEqual((found.body["provisioned"], found.body["states"]), (False, ["DISCONNECTED"]))
         self.call()
-        await self.when(lambda: len(later) == 2)
+        await self.when(lambda: len(later) == 3)
         self.assertEqual((await self.ask("DELETE", "/webhooks/erp", tag=found.tag)).status, 204)
         self.assertEqual((await self.ask("GET", "/webhooks/erp")).status, 404)
         self.call()
         await self.until(lambda: self.states() == STATES * 5)
-        self.assertEqual(len(later), 2)
-        self.assertEqual(self.statuses("erp"), ["delivered"] * 5, "what happened stays")
+        self.assertEqual(len(later), 3)
+        self.assertEqual(self.statuses("erp"), ["delivered"] * 6, "what happened stays")
         self.assertNotIn('webhook="erp"', (await self.service.get("/metrics"))[1])
 
     async def test_what_is_under_way_comes_to_its_end_and_what_is_pending_fails(self) -> None:

@@ -284,12 +284,17 @@ class Pages:
     @page("POST", "/webhooks/<webhook>/pause")
     async def pause(self, visit: Visit, webhook: str) -> Answer:
         return await self._set_enabled(
-            visit, webhook, False, "Paused: nothing is sent to it until it is resumed"
+            visit,
+            webhook,
+            False,
+            "Paused: it gets no new events. What it misses can be sent once it is resumed",
         )
 
     @page("POST", "/webhooks/<webhook>/resume")
     async def resume(self, visit: Visit, webhook: str) -> Answer:
-        return await self._set_enabled(visit, webhook, True, "Resumed: new events are sent to it")
+        return await self._set_enabled(
+            visit, webhook, True, "Resumed: new events are sent to it. What it missed can be sent below"
+        )
 
     async def _set_enabled(self, visit: Visit, webhook: str, enabled: bool, said: str) -> Answer:
         try:
