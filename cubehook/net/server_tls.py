@@ -234,13 +234,14 @@ class ServerTls:
         if now < self._tell_at.get(level, 0.0):
             return
         self._tell_at[level] = now + LOG_SECONDS
+        count = self._untold.pop(level)
         self._log.emit(
             level,
-            "{name}: no TLS with {address}: {words} ({count} failed since this was last said)",
+            "{name}: no TLS with {address}: {words}{more}",
             name=self.name,
             address=address,
             words=words,
-            count=self._untold.pop(level),
+            more=f"; {count} failed since this was last said" if count > 1 else "",
         )
 
     def _words(self, error: SSL.Error) -> str:

@@ -125,7 +125,7 @@ class SecureModeTests(SecureModeCase):
         await self.until(lambda: len(self.received) == 3 * calls)
         await gateway.when_idle()
         counters = gateway.counters
-        self.assertEqual((counters.failed, counters.lost_negative, counters.registrations), (0, 0, 1))
+        self.assertEqual((counters.failed, counters.lost_negative, counters.lost_unregistered), (0, 0, 0))
         self.assertEqual(sorted(set(self.states())), sorted(STATES))
 
         _, metrics = await self.service.get("/metrics")
@@ -142,6 +142,17 @@ class SecureModeTests(SecureModeCase):
         self.assertEqual(self.process.text.count("renew it"), 1)
         status, told, _ = await cubehook("pin", "hq", "--config", str(self.service.config))
         self.assertEqual((status, told.splitlines()[-1]), (0, "It is pinned by cube hq."))
+        self.authority.write(self.folder / "ca.pem")
+        ca = str(self.folder / "ca.pem")
+        arguments = ("--authority", ca, "--config", str(self.service.config))
+        status, told, errors = await cubehook("ios", "hq", *arguments)
+        self.assertEqual(status, 0, errors)
+        self.assertIn((self.folder / "ca.pem").read_text(), told)
+        self.assertIn("ip http secure-server", told)
+        arguments = ("--authority", str(self.folder / "us.key"), "--config", str(self.service.config))
+        status, _, errors = await cubehook("ios", "hq", *arguments)
+        self.assertEqual(status, 1)
+        self.assertIn("holds no certificates in PEM", errors)
         await self.process.stop()
 
     async def test_a_wrong_pin_and_an_old_router(self) -> None:
