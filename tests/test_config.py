@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 from twisted.trial.unittest import SynchronousTestCase
@@ -737,7 +737,7 @@ class Templates(ConfigTestCase):
 
 class Hostile(ConfigTestCase):
     @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5))
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=300)
     def test_any_toml_is_read_or_refused(self, table: dict[str, Any]) -> None:
         self.patch(tomllib, "loads", lambda text: table)
         try:

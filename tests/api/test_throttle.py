@@ -53,7 +53,7 @@ class Throttles(SynchronousTestCase):
         self.assertEqual(throttle.wait("", 10.0), 0)
         self.assertEqual(len(throttle), 0)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.lists(st.floats(min_value=0, max_value=30), max_size=200))
     def test_whoever_waits_as_told_fails_no_oftener_than_allowed(self, pauses: list[float]) -> None:
         throttle = Throttle(burst=5, seconds_each=6)

@@ -100,7 +100,7 @@ def main(folder: str | None = None) -> int:
         runner = TrialRunner(CountingReporter, workingDirectory=f"{place}/trial", tracebackFormat="default")
         result = runner.run(Pictures("test_take"))
         assert isinstance(result, CountingReporter)
-        return report(result)
+        return report(result.outcome())
 
 
 if __name__ == "__main__":

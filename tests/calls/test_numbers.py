@@ -162,7 +162,7 @@ class NobodyTests(SynchronousTestCase):
 
 
 class AnyTextTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.one_of(
             st.text(max_size=40),
@@ -184,7 +184,7 @@ class AnyTextTests(SynchronousTestCase):
     def test_long_text_is_cut(self) -> None:
         self.assertEqual(len(read("x" * 1_000_000) or ""), 256)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.integers(10**6, 10**12 - 1), st.sampled_from(["US", "DE", "GB", "CN", "ES"]))
     def test_completed_numbers_exist(self, number: int, region: str) -> None:
         completed = read(str(number), "E164", region)

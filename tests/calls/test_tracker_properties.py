@@ -309,7 +309,7 @@ def words_by_call(told: Gappy) -> dict[int, list[Word]]:
 
 
 class PropertyTests(SynchronousTestCase):
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(interleaved(), st.lists(st.integers(0, 60), max_size=3), st.booleans())
     def test_order_told_is_all_that_matters(
         self,
@@ -337,7 +337,7 @@ class PropertyTests(SynchronousTestCase):
                 self.assertEqual((payload.calling_number, payload.called_number), (calling, called))
                 self.assertEqual(payload.guid, guid)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(interleaved(), st.data())
     def test_repetitions_change_nothing(
         self, calls: list[tuple[Shape, str, list[tuple[float, Said]]]], data: st.DataObject
@@ -355,7 +355,7 @@ class PropertyTests(SynchronousTestCase):
             self.assertEqual([p.call_state for p in payloads], shape.states)
             self.assertEqual(payloads[-1].outcome, shape.outcome)
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(troubled(), st.booleans())
     def test_trouble(self, steps: list[Said], leg_events: bool) -> None:
         """Never an exception; each call closed once; each state at most once, in order, without gaps."""
@@ -389,7 +389,7 @@ class PropertyTests(SynchronousTestCase):
                         self.assertEqual(p.calling_number, detail.calling_addr_data.addr)
                         self.assertEqual(p.called_number, detail.called_addr_data.addr)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(troubled())
     def test_legs_in_trouble(self, steps: list[Said]) -> None:
         """The same of legs: and each that did not leave is closed, if we were not restarted."""
@@ -413,7 +413,7 @@ class PropertyTests(SynchronousTestCase):
                 if connection.state != LEFT:
                     self.assertEqual(states[-1:], [D])
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(gappy())
     def test_gaps_in_real_calls(self, told: Gappy) -> None:
         """

@@ -393,7 +393,7 @@ class ModelTests(SynchronousTestCase):
         ends=st.lists(st.booleans(), max_size=3),
         asked=st.sampled_from((0, 3, 12)),
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_whatever_receivers_do_and_however_lives_end(
         self,
         seed: int,
@@ -415,7 +415,7 @@ class ModelTests(SynchronousTestCase):
         slow_disk=st.booleans(),
         asked=st.sampled_from((0, 3, 12)),
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_while_the_store_is_away(
         self, seed: int, window: int, calls: int, slow_disk: bool, asked: int
     ) -> None:

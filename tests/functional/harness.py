@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,11 +28,22 @@ PATIENCE = 30.0
 """Seconds after which a test stops waiting for something that should long have happened."""
 
 
+_ports = itertools.cycle(range(10_000, 30_000))
+_ = next(itertools.islice(_ports, os.getpid() * 997 % 20_000, None))
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """
+    A TCP port of 127.0.0.1 that nothing listens on, and that is given to nobody else for a while.
+
+    Not one that the system chooses: until it is used, it would choose it again, for another process of
+    tests or for a connection that goes out.
+    """
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process(ProcessProtocol):

@@ -100,7 +100,7 @@ class ReaderTests(SynchronousTestCase):
 
 
 class DecompressionTests(SynchronousTestCase):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.binary(max_size=300),
         st.integers(0, 2 * KEPT),

@@ -35,6 +35,7 @@ from cubehook.net.site import (
     LimitedRequest,
     TimedChannel,
 )
+from tests.functional.harness import PATIENCE
 from tests.transports.support import Authority
 
 reactor: Any = installed
@@ -80,7 +81,7 @@ class SiteTests(TestCase):
         await connectProtocol(endpoint, client)
         for part in parts:
             client.transport.write(part)  # type: ignore[union-attr]
-        return await client.closed.addTimeout(10, reactor)
+        return await client.closed.addTimeout(PATIENCE, reactor)
 
     async def test_body_is_taken(self) -> None:
         answer = await self.send(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
@@ -204,7 +205,7 @@ class CrowdTests(TestCase):
         for client in kept:
             await self.answered(client)
         refused = await self.connect(REQUEST)
-        self.assertEqual(await refused.closed.addTimeout(5, reactor), b"")
+        self.assertEqual(await refused.closed.addTimeout(PATIENCE, reactor), b"")
         self.assertEqual((len(self.counted), self.admission.connections), (1, 2))
         kept[0].transport.loseConnection()  # type: ignore[union-attr]
         await kept[0].closed
@@ -236,7 +237,7 @@ class CrowdTests(TestCase):
             await self.answered(client)
             client.transport.loseConnection()  # type: ignore[union-attr]
             await client.closed
-        self.assertEqual(await slow[0].closed.addTimeout(5, reactor), b"")
+        self.assertEqual(await slow[0].closed.addTimeout(PATIENCE, reactor), b"")
 
     async def test_tls(self) -> None:
         authority = Authority()
@@ -253,9 +254,9 @@ class CrowdTests(TestCase):
             url = f"https://127.0.0.1:{self.port.getHost().port}/"
             response = await HTTPClient(agent).post(url, data=b"xx")
             self.assertEqual(await response.content(), b"2")
-        self.assertEqual(await silent[0].closed.addTimeout(5, reactor), b"")
+        self.assertEqual(await silent[0].closed.addTimeout(PATIENCE, reactor), b"")
         while self.admission.connections:
-            await silent[1].closed.addTimeout(5, reactor)
+            await silent[1].closed.addTimeout(PATIENCE, reactor)
             await deferLater(reactor, 0.005, lambda: None)
 
     async def test_a_refused_tls_connection_is_closed(self) -> None:
@@ -264,7 +265,7 @@ class CrowdTests(TestCase):
         assert place is not None
         place.prove()
         refused = await self.connect()
-        self.assertEqual(await refused.closed.addTimeout(5, reactor), b"")
+        self.assertEqual(await refused.closed.addTimeout(PATIENCE, reactor), b"")
         self.assertEqual((len(self.counted), self.admission.connections), (1, 1))
 
     async def test_who_never_shakes_hands_has_as_long_as_for_a_request(self) -> None:
@@ -276,7 +277,7 @@ class CrowdTests(TestCase):
         clock.pump([1.0] * (REQUEST_SECONDS - 1))
         self.assertEqual(self.admission.connections, 1)
         clock.pump([1.0] * (1 + 2 * TICK_SECONDS))
-        self.assertEqual(await silent.closed.addTimeout(5, reactor), b"")
+        self.assertEqual(await silent.closed.addTimeout(PATIENCE, reactor), b"")
 
 
 class PlainCrowdTests(CrowdTests):

@@ -45,7 +45,7 @@ ANSWERS = {
 
 
 class AnswerReaderTests(SynchronousTestCase):
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.sampled_from(list(ANSWERS)), st.lists(st.integers(0, 200), max_size=6))
     def test_answer_is_the_same_however_it_is_cut(self, data: bytes, cuts: list[int]) -> None:
         reader = AnswerReader()

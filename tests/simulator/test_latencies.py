@@ -10,7 +10,7 @@ from cubehook.simulator.latencies import Latencies, Percentiles
 
 
 class LatenciesTests(SynchronousTestCase):
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(st.floats(2e-6, 1000), min_size=1), st.sampled_from([0.01, 0.5, 0.99, 1.0]))
     def test_percentile_is_within_one_per_cent(self, durations: list[float], share: float) -> None:
         latencies = Latencies()

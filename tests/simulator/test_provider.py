@@ -121,7 +121,7 @@ class ProberTests(SynchronousTestCase):
         self.prober.probe()
         self.assertEqual(self.prober.sequence, 1)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.lists(st.sampled_from(["good", "bad", "probe good", "probe bad", "register"]), max_size=40))
     def test_a_registered_application_is_always_probed_in_the_end(self, story: list[str]) -> None:
         prober = Prober(PROBING)

@@ -73,7 +73,7 @@ class WireTests(SynchronousTestCase):
     def test_captured_notification_is_reproduced_to_the_letter(self) -> None:
         self.assertEqual(write(xcc.Alerting(), line_breaks=True), CAPTURED)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(events)
     def test_one_line_is_what_the_codec_writes(self, event: xcc.ConnectionEvent) -> None:
         self.assertEqual(write(event), codec.write(as_message(event)))

@@ -249,7 +249,7 @@ class ModelTests(SynchronousTestCase):
             self.assertLessEqual(heads[-1], min(left_out))
         self.assertEqual(queries.next_due(connection, webhook, now), model.next_due(webhook, now))
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(_steps)
     def test_any_history(self, steps: list[tuple[Any, ...]]) -> None:
         made, model = Made(), Model()

@@ -356,7 +356,7 @@ _steps = st.lists(
 class LeaderTests(SynchronousTestCase):
     """In every lane the oldest pending delivery leads, and nothing else, whatever is made pending again."""
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(_steps)
     def test_any_history(self, steps: list[tuple[Any, ...]]) -> None:
         made = Made()

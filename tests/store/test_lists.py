@@ -252,7 +252,7 @@ class EveryQuestionTests(SynchronousTestCase):
             self.patch(lists, name, value)
         self.patch(lists, "_AT_ONCE", 2)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
     @given(
         _steps,
         st.lists(_calls, min_size=3, max_size=4),

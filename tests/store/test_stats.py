@@ -62,7 +62,7 @@ def recounted(calls: list[Call]) -> dict[tuple[int, str], dict[str, int]]:
 class AddedUpTests(SynchronousTestCase):
     """What the writer adds up as calls end is what going through all calls would give."""
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(troubled(), st.booleans(), st.integers(1, 5))
     def test_of_anything_that_a_gateway_says(
         self, steps: list[Said], leg_events: bool, together: int
@@ -250,7 +250,7 @@ class SampleTests(StatsCase):
         self.assertEqual(found.active_step, MINUTE)
         self.assertEqual([each.calls for each in found.active], [1, 5, 5, 4, 3])
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         st.dictionaries(
             st.integers(0, 2000),

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import unescape
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -529,7 +529,7 @@ TEXTS = (
 ).filter(lambda text: text.strip(soap.SPACE) == text != "")
 STRUCTS: tuple[Any, ...] = typing.get_args(codec.Message)
 MESSAGES: st.SearchStrategy[codec.Message] = st.sampled_from(STRUCTS).flatmap(any_of)
-MANY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=200)
 
 
 def respelled(body: bytes, random: Random) -> bytes:

@@ -1129,13 +1129,11 @@ class AnySequence(RuleBasedStateMachine):
 
 class AnySequenceTests(SynchronousTestCase):
     def test_any_sequence(self) -> None:
-        run_state_machine_as_test(
-            AnySequence, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
-        )
+        run_state_machine_as_test(AnySequence, settings=settings(max_examples=150, stateful_step_count=40))
 
 
 class RetryDelayTests(SynchronousTestCase):
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
     def test_bounds(self, failures: int, random: float) -> None:
         for delays in (AFTER_FAILURE, AFTER_FAULT, WHILE_SHUT):

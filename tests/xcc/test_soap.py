@@ -249,7 +249,7 @@ class ParseTests(SynchronousTestCase):
         )
 
     @given(st.binary(max_size=300))
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_any_bytes(self, body: bytes) -> None:
         for whole in (body, b"\xff\xfe" + body, HEAD.encode() + body, HEAD.encode() + body + TAIL.encode()):
             try:
