@@ -42,6 +42,7 @@ from cubehook.api.errors import (
 )
 from cubehook.api.validation import from_json, from_query
 from cubehook.interfaces import StoreFullError
+from cubehook.net.routing import LazyResource
 from cubehook.net.site import MAX_BODY, LimitedRequest
 from cubehook.store.errors import StoreError
 
@@ -247,23 +248,27 @@ class Api:
     _log = Logger()
 
     def __init__(self, parts: Iterable[object], who: Who) -> None:
+        self._parts = list(parts)
         self._who = who
-        self._app = app = Klein()
-        app.handle_errors(HTTPException)(self._not_routed)  # type: ignore[arg-type]
-        for part in parts:
-            for declared, handler in operations(part):
-                self._add(declared, handler)
 
     def resource(self) -> Resource:
         """The resource to put into a site."""
-        return _JsonResource(self._app)
+        return LazyResource(lambda: _JsonResource(self._routed()))
 
-    def _add(self, declared: Operation, handler: Callable[..., Awaitable[Any]]) -> None:
+    def _routed(self) -> Klein:
+        app = Klein()
+        app.handle_errors(HTTPException)(self._not_routed)  # type: ignore[arg-type]
+        for part in self._parts:
+            for declared, handler in operations(part):
+                self._add(app, declared, handler)
+        return app
+
+    def _add(self, app: Klein, declared: Operation, handler: Callable[..., Awaitable[Any]]) -> None:
         async def respond(request: LimitedRequest, **parts: str) -> bytes:
             return await self._respond(request, declared, handler, parts)
 
         rule = PREFIX + _PLACE.sub(r"<\1>", declared.path)
-        self._app.route(rule, methods=[declared.method], endpoint=declared.name)(respond)
+        app.route(rule, methods=[declared.method], endpoint=declared.name)(respond)
 
     async def _respond(
         self,

@@ -43,6 +43,7 @@ from cubehook.api.session import (
 from cubehook.console.desk import VIEWERS_ONLY_LOOK, Desk
 from cubehook.console.routes import Answer, Form, Route, Visit, routes
 from cubehook.interfaces import StoreFullError
+from cubehook.net.routing import LazyResource
 from cubehook.net.site import LimitedRequest
 from cubehook.store.errors import StoreError
 
@@ -83,29 +84,10 @@ class Console:
     def __init__(self, desk: Desk, pages: Sequence[str] = ()) -> None:
         self._desk = desk
         self._names = pages
-        self._app: _Pages | None = None
 
     def resource(self) -> Resource:
         """The resource to put into a site, for all paths that nothing else takes."""
-        return _Lazy(self._pages)
-
-    def _pages(self) -> Resource:
-        if self._app is None:
-            self._app = _Pages(self._desk, self._names)
-        return self._app.resource
-
-
-class _Lazy(Resource):
-    """Renders with a resource that is made when the first request comes."""
-
-    isLeaf = True
-
-    def __init__(self, make: Callable[[], Resource]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._make = make
-
-    def render(self, request: LimitedRequest) -> Any:
-        return self._make().render(request)
+        return LazyResource(lambda: _Pages(self._desk, self._names).resource)
 
 
 class _GuardedResource(KleinResource):

@@ -1,5 +1,5 @@
 """
-A Klein application as a resource for requests that come by the thousand.
+Klein applications as resources: for requests that come by the thousand, and for those that may never come.
 
 Klein's own resource ties every request into a reference cycle (its error handler refers to itself), so
 that whole requests, headers and bodies and all, wait in memory for the garbage collector; and it finds
@@ -8,7 +8,7 @@ the route of each request anew.  See `docs/decisions/0004-klein-without-cycles.m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from klein import Klein
 from klein.resource import KleinResource
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.exceptions import HTTPException
 
@@ -60,6 +61,27 @@ class PlainResource(KleinResource):
             request.processingFailed(failure)
         else:
             self._log.failure("A request failed whose client had gone", failure)
+
+
+class LazyResource(Resource):
+    """
+    Answers with the resource that `make` returns, which is made when the first request comes.
+
+    A service whose API or console nobody asks does not hold them in memory.
+    """
+
+    isLeaf = True
+
+    def __init__(self, make: Callable[[], Resource]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._make = make
+        self._made: Resource | None = None
+
+    def render(self, request: Request) -> Any:
+        """Answer `request`."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made.render(request)
 
 
 def _answer(body: bytes, request: Request) -> None:

@@ -1,6 +1,9 @@
 """
 The tables, and why each index is there.
 
+An index of some rows says which in SQLite's words alone: SQLAlchemy loads every dialect that it is told
+an option of, and PostgreSQL's takes megabytes.  Migrations, which few services run, say it in both.
+
 Ids are `cubehook.ids` numbers: they sort by time, so a primary key is also the order of a list
 and the range of a sweep.  No foreign keys are declared: every write would pay for the check, and
 history is swept at different ages.  `docs/decisions/0001-group-commit.md` tells more.
@@ -127,10 +130,9 @@ Index(
     calls.c.id,
     # A save of a call in progress need not touch it.
     sqlite_where=calls.c.outcome.is_not(None),
-    postgresql_where=calls.c.outcome.is_not(None),
 )
 # What the trackers take up again at a start, and who asks for calls in progress.
-Index("calls_open", calls.c.id, sqlite_where=~calls.c.ended, postgresql_where=~calls.c.ended)
+Index("calls_open", calls.c.id, sqlite_where=~calls.c.ended)
 
 notifications = Table(
     "notifications",
@@ -149,7 +151,6 @@ Index(
     "notifications_call",
     notifications.c.call,
     sqlite_where=notifications.c.call.is_not(None),
-    postgresql_where=notifications.c.call.is_not(None),
 )
 
 events = Table(
@@ -202,7 +203,6 @@ Index(
     deliveries.c.status,
     deliveries.c.id,
     sqlite_where=UNDELIVERED,
-    postgresql_where=UNDELIVERED,
 )
 # What may be sent next, in the order it falls due.
 Index(
@@ -210,7 +210,6 @@ Index(
     deliveries.c.webhook,
     deliveries.c.ready_at,
     sqlite_where=deliveries.c.ready_at.is_not(None),
-    postgresql_where=deliveries.c.ready_at.is_not(None),
 )
 
 attempts = Table(

@@ -9,8 +9,9 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 
-from cubehook.api.operations import operations
+from cubehook.api.operations import Api, operations
 from cubehook.interfaces import StoreFullError
+from cubehook.net.routing import LazyResource
 from cubehook.net.site import MAX_BODY
 from cubehook.store.errors import ProvisionedError, StoreError
 from tests.api.support import ApiCase
@@ -148,6 +149,11 @@ class Refusals(ApiCase):
         await self.ask("GET", "/webhooks")
         await self.ask("GET", "/nothing")
         self.assertEqual([request.code for request in self.logged], [200, 404])
+
+
+class Unasked(ApiCase):
+    def test_its_routes_are_made_with_the_first_request(self) -> None:
+        self.assertIsInstance(Api(self.parts, self.who).resource(), LazyResource)
 
 
 class RawRequests(ApiCase):

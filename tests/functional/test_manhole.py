@@ -10,7 +10,6 @@ import signal
 import stat
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 from pathlib import Path
@@ -20,11 +19,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from cubehook.operations.manhole.passwords import hash_password
 from cubehook.simulator.sink import Behaviour
-from tests.functional.harness import PATIENCE, ROOT, Process, Service, free_port, twistd
+from tests.functional.harness import PATIENCE, Process, Service, free_port, twistd
 from tests.functional.test_main_job import MainJobCase, reactor
 
 SSH, TELNET = shutil.which("ssh"), shutil.which("telnet")
@@ -579,16 +578,3 @@ class StartingTests(TestCase):
         await process.ended()
         self.assertEqual(process.exit_code, 1)
         self.assertIn("cannot open the manhole: the host key", process.text)
-
-
-class ImportTests(SynchronousTestCase):
-    def test_without_a_door_its_libraries_are_not_imported(self) -> None:
-        program = (
-            "import sys, cubehook.tap, cubehook.service\n"
-            "print([name for name in sys.modules if 'conch' in name or 'manhole' in name])"
-        )
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        told = subprocess.run(
-            [sys.executable, "-c", program], env=environment, check=True, capture_output=True
-        )
-        self.assertEqual(told.stdout.decode(), "[]\n")

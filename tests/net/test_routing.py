@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from cubehook.net.routing import PlainResource
+from cubehook.net.routing import LazyResource, PlainResource
 from cubehook.net.site import AccessSite, LimitedRequest
 
 reactor: Any = installed
@@ -43,8 +43,9 @@ class RoutingTests(TestCase):
             raise LookupError("no such thing")
 
         self.logged: list[tuple[bytes, int]] = []
+        self.made = 0
         site = AccessSite(
-            PlainResource(self.app),
+            LazyResource(self.make),
             lambda request: self.logged.append((request.path, request.code)),
             lambda: 0,
             reactor,
@@ -55,6 +56,10 @@ class RoutingTests(TestCase):
         self.addCleanup(pool.closeCachedConnections)
         self.client = treq.client.HTTPClient(Agent(reactor, pool=pool))
 
+    def make(self) -> PlainResource:
+        self.made += 1
+        return PlainResource(self.app)
+
     async def ask(self, method: str, path: str) -> tuple[int, bytes, object]:
         response = await self.client.request(
             method, f"http://127.0.0.1:{self.port.getHost().port}{path}", allow_redirects=False
@@ -64,6 +69,12 @@ class RoutingTests(TestCase):
     async def test_an_answer_at_once(self) -> None:
         self.assertEqual(await self.ask("POST", "/xcc/a//hq/"), (200, b"/xcc/a//hq/", 11))
         self.assertEqual(await self.ask("GET", "/xcc/a//hq/"), (200, b"/xcc/a//hq/", 11))
+
+    async def test_it_is_made_with_the_first_request_and_not_again(self) -> None:
+        self.assertEqual(self.made, 0)
+        await self.ask("POST", "/xcc/hq")
+        await self.ask("POST", "/xcc/hq")
+        self.assertEqual(self.made, 1)
 
     async def test_an_answer_later(self) -> None:
         asked = Deferred.fromCoroutine(self.ask("POST", "/later"))
