@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -57,8 +57,8 @@ class Reloader:
     """
     Reads the file of `settings` again, those that hold at first, from `begin` to `close`.
 
-    `adopt` is given what the rooms that are not told here are to go by.  `count` hears how each time went:
-    `changed`, `unchanged`, `refused`, `failed`.
+    `adopt` is given what the rooms that are not told here are to go by, and tells what they warn of.
+    `count` hears how each time went: `changed`, `unchanged`, `refused`, `failed`.
     """
 
     _log = Logger()
@@ -73,7 +73,7 @@ class Reloader:
         webhooks: Webhooks,
         store: Store,
         listeners: Listeners,
-        adopt: Callable[[Plan], None],
+        adopt: Callable[[Plan], Sequence[str]],
         count: Callable[[str], None],
         read: Callable[[Path], Deferred[config.Config]] = lambda path: deferToThread(load, path),
     ) -> None:
@@ -162,9 +162,8 @@ class Reloader:
         self._count("changed" if done.changed else "unchanged")
         words = done.words() or ["nothing has changed"]
         self._log.info("{file} was reloaded: {words}", file=done.file, words="; ".join(words))
-        restart = done.restart_words()
-        if restart is not None:
-            self._log.warn("{file}: {words}", file=done.file, words=restart)
+        for line in done.warning_words():
+            self._log.warn("{file}: {words}", file=done.file, words=line)
 
     async def _reload(self) -> Reloaded:
         wanted = await self._wanted()
@@ -245,11 +244,11 @@ class Reloader:
                 raise
         if self._closed:
             raise ReloadError("The service is stopping; what was changed holds when it is started again")
-        self._adopt(plan)
+        warnings = self._adopt(plan)
         webhooks.provide(settings, plan.keys, provisioned if plan.webhooks else None)
         if plan.cubes:
             await self._cubes.provide(settings.cubes)
-        return plan.told()
+        return plan.told(warnings)
 
     async def _listen(self, listen: config.Listen) -> None:
         try:

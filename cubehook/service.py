@@ -480,8 +480,8 @@ class CubehookService(Service):
             raise ReloadError(error.message, error.fields) from None
         return done
 
-    def _adopt(self, plan: Plan) -> None:
-        """Go by the settings of `plan` in all that does not look after itself."""
+    def _adopt(self, plan: Plan) -> list[str]:
+        """Go by the settings of `plan` in all that does not look after itself; what there is to warn of."""
         self._settings = settings = plan.settings
         if plan.log:
             self.logs.change(settings.log)
@@ -489,7 +489,7 @@ class CubehookService(Service):
         self.dispatcher.use_defaults(settings.delivery)
         if self._doors is not None:
             self._doors.change(settings.manhole)
-        self.reload_certificates()
+        return self.reload_certificates()
 
     def _hung_up(self) -> None:
         self.logs.reopen()

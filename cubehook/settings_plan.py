@@ -52,7 +52,8 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     What reading the configuration file again has changed.
 
     `cubes` and `webhooks` are the file's; `settings` are the keys of its other settings that hold now as it
-    has them, and `needs_restart` those that hold only after a restart of the service.
+    has them, and `needs_restart` those that hold only after a restart of the service.  `warnings` are
+    sentences: files beside it, such as a certificate, that could not be used and stay as they were.
     """
 
     file: str
@@ -60,6 +61,7 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: Names
     settings: tuple[str, ...]
     needs_restart: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -73,11 +75,10 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
             lines.append(f"settings changed: {', '.join(self.settings)}")
         return lines
 
-    def restart_words(self) -> str | None:
-        """What holds only after a restart; None if nothing does."""
-        if not self.needs_restart:
-            return None
-        return f"takes effect only at a restart: {', '.join(self.needs_restart)}"
+    def warning_words(self) -> list[str]:
+        """What does not hold although it was asked for, a line each; empty if all does."""
+        restart = f"takes effect only at a restart: {', '.join(self.needs_restart)}"
+        return [*([restart] if self.needs_restart else []), *self.warnings]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,14 +105,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Whether log files or what goes into them change."""
         return any(key.startswith("log.") for key in self.keys)
 
-    def told(self) -> Reloaded:
-        """The plan as it is told once it is carried out."""
+    def told(self, warnings: Iterable[str] = ()) -> Reloaded:
+        """The plan as it is told once it is carried out, with what had to be warned of."""
         return Reloaded(
             file=str(self.settings.source or ""),
             cubes=self.cubes,
             webhooks=self.webhooks,
             settings=self.keys,
             needs_restart=self.restart,
+            warnings=tuple(warnings),
         )
 
 

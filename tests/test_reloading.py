@@ -60,8 +60,9 @@ class Rooms:
                 raise ListenError("listen.cubes", endpoint, "in use")
         self.done.append(f"listen {' '.join(listen.cubes)}")
 
-    def adopt(self, plan: Any) -> None:
+    def adopt(self, plan: Any) -> list[str]:
         self.done.append("adopt")
+        return ["key.pem is no key"]
 
 
 class Webhooks(Rooms):
@@ -149,6 +150,7 @@ class ReloaderTests(ReloaderCase):
         done = self.successResultOf(self.reload(self.wanted(cubes=(HQ,), listen=PORT, log=Log(keep=1))))
         self.assertEqual(self.rooms.done, ["listen tcp:1", "store", "adopt", "webhooks", "cubes"])
         self.assertEqual((done.cubes.added, done.settings), (("hq",), ("listen.cubes", "log.keep")))
+        self.assertEqual(done.warnings, ("key.pem is no key",))
         self.assertEqual((self.counted, self.told), (["changed"], ["begun", "over"]))
         self.rooms.done.clear()
         done = self.successResultOf(self.reload(self.wanted()))

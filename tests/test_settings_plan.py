@@ -156,7 +156,8 @@ class PlanTests(SynchronousTestCase):
                 "settings changed: log.level, manhole.authorized_keys",
             ],
         )
-        self.assertEqual(told.restart_words(), "takes effect only at a restart: state_dir, manhole.ssh")
+        self.assertEqual(told.warning_words(), ["takes effect only at a restart: state_dir, manhole.ssh"])
+        self.assertEqual(plan(running, running).told(["x"]).warning_words(), ["x"])
 
 
 class InheritTests(SynchronousTestCase):

@@ -35,10 +35,9 @@ def reload(argv: Sequence[str]) -> int:
         print(f"{printable(done.file)} was reloaded.")
         for line in done.words() or ["nothing has changed"]:
             print(f"  {printable(line, 10_000)}")
-        restart = done.restart_words()
-        if restart is not None:
-            sys.stdout.flush()
-            print(f"cubehook reload: {restart}", file=sys.stderr)
+        sys.stdout.flush()
+        for line in done.warning_words():
+            print(f"cubehook reload: {printable(line, 10_000)}", file=sys.stderr)
         return 0
 
     return place.run("reload", arguments, work)

@@ -46,6 +46,10 @@ class Reload(CommandCase):
         self.assertIn("cube added: lab", output)
         self.assertEqual(errors, "cubehook reload: takes effect only at a restart: state_dir, manhole.ssh\n")
 
+    def test_what_could_not_be_used(self) -> None:
+        _, _, errors = self.reload({**DONE, "warnings": ["key.pem is no key\x1b[2J"]})
+        self.assertEqual(errors, "cubehook reload: key.pem is no key\\x1b[2J\n")
+
     def test_every_mistake(self) -> None:
         fields = {"log.level": "expected one of ...; found \x1b[2J", "cubes.hq": "expected a table"}
         status, output, errors = self.reload(

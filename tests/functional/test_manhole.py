@@ -269,7 +269,7 @@ class SshTests(ManholeCase):
         self.service.config.write_text(moved)
         _, output, _ = await self.ssh(ann, "reload()")
         self.assertRegex(output, r"settings changed +manhole.authorized_keys\n")
-        self.assertRegex(output, r"needs a restart +state_dir\n")
+        self.assertRegex(output, r"warning +takes effect only at a restart: state_dir\n")
         self.assertEqual((await self.ssh(bob, "print(1)"))[:2], (0, "1\n"))
         self.assertEqual((await self.ssh(ann, "print(1)"))[0], 255)
 

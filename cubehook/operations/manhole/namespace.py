@@ -138,8 +138,7 @@ def namespace(
         for line in done.words() or ["nothing has changed"]:
             what, _, which = line.partition(": ")
             pairs.append((what, which) if which else ("result", what))
-        if done.needs_restart:
-            pairs.append(("needs a restart", Cell(", ".join(done.needs_restart), Style.WARN)))
+        pairs += [("warning", Cell(printable(words), Style.WARN)) for words in done.warning_words()]
         return Fields(screen, done, lambda: pairs)
 
     @completes(cube_ids)
