@@ -18,6 +18,7 @@ from cubehook.doctor import ports
 from cubehook.doctor.certificates import authorities_findings, certificate_findings, identity_findings
 from cubehook.doctor.clock import opinion
 from cubehook.doctor.findings import Finding, failed, ok, skipped, warning
+from cubehook.doctor.listeners import WANTS_CERTIFICATES
 from cubehook.doctor.router import Standing
 from cubehook.doctor.subject import Subject
 from cubehook.doctor.visiting import Visit, VisitError, anywhere, question, visit, way
@@ -109,7 +110,8 @@ async def _gateway(subject: Subject, cube: Cube, area: str) -> list[Finding]:
     except VisitError as error:
         steps = of_the_error(error.error_class.value, where, url.scheme)
         if error.error_class is ErrorClass.TLS:
-            steps = [f"`cubehook pin {cube.id}` shows the certificate, and how it can be pinned.", *steps]
+            known = cube.id if subject.running is not None else cube.provider_url
+            steps = [f"`cubehook pin {known}` shows the certificate, and how it can be pinned.", *steps]
         return [*found, failed(area, f"The gateway {_of_a_router(error.of(where))}", *steps)]
     said = opinion(f"the gateway {where}", seen.headers.get("date"), subject.now())
     if said is not None:
@@ -229,13 +231,15 @@ async def _knock(subject: Subject, cube: Cube, url: SplitResult, area: str, *, h
     try:
         seen = await visit(subject.reactor, way(subject.reactor, cube.application_url), asked)
     except VisitError as error:
+        if subject.wants_certificates(url.scheme):
+            return [skipped(area, f"Whether application_url leads here: {WANTS_CERTIFICATES}")]
         return [_not_reached(subject, url, area, error, here=here)]
     try:
         knock = await subject.in_thread(control.get, f"/knocks/{knock['nonce']}")
     except ControlError as error:
         return [skipped(area, f"Whether application_url leads here could not be tried: {error}")]
     found = [_arrived(cube, seen, url, area, knock)]
-    if seen.certificate is not None:
+    if seen.certificate is not None and seen.certificate not in subject.own_certificates:
         what = f"The certificate of {_netloc(url)}"
         found += certificate_findings(area, what, seen.certificate, subject.today, url.hostname)
     return found

@@ -251,11 +251,10 @@ def _in_thread(reactor: Any, work: Callable[..., Any], *arguments: object) -> An
 def _bounded(
     reactor: Any, area: str, work: Awaitable[tuple[T, list[Finding]]], otherwise: T
 ) -> Deferred[tuple[T, list[Finding]]]:
-    """What `work` gives or, if that takes too long, `otherwise` with a finding that says so."""
+    """What `work` gives or, if that takes too long or fails, `otherwise` with a finding that says so."""
 
     def broken(failure: Failure) -> tuple[T, list[Finding]]:
-        _ = failure.trap(DeferredTimeoutError)
-        return otherwise, [failed(area, f"Nothing was told within {GATHER_SECONDS:g} s")]
+        return otherwise, [_broken(area, failure, GATHER_SECONDS)]
 
     return _waiting(work).addTimeout(GATHER_SECONDS, reactor).addErrback(broken)
 
@@ -271,11 +270,15 @@ def _section(subject: Subject, area: str, work: Awaitable[list[Finding]]) -> Def
     """What a check finds, in its time; a check that fails itself is a finding too."""
 
     def broken(failure: Failure) -> list[Finding]:
-        if failure.check(DeferredTimeoutError):
-            return [failed(area, f"This was not over within {CHECK_SECONDS:g} s")]
-        return [failed(area, f"This could not be looked at: {failure.getErrorMessage()}")]
+        return [_broken(area, failure, CHECK_SECONDS)]
 
     return _waiting(work).addTimeout(CHECK_SECONDS, subject.reactor).addErrback(broken)
+
+
+def _broken(area: str, failure: Failure, seconds: float) -> Finding:
+    if failure.check(DeferredTimeoutError):
+        return failed(area, f"This was not over within {seconds:g} s")
+    return failed(area, f"This could not be looked at: {failure.getErrorMessage()}")
 
 
 def is_well(findings: Iterable[Finding]) -> bool:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cubehook.config_rules import endpoint_parts
 from cubehook.control import ControlError
 from cubehook.doctor import ports
-from cubehook.doctor.certificates import certificate_findings, identity_findings
-from cubehook.doctor.findings import Finding, failed, ok, skipped
+from cubehook.doctor.certificates import authorities_findings, certificate_findings
+from cubehook.doctor.findings import Finding, failed, ok, skipped, warning
 from cubehook.doctor.subject import Listener, Subject
 from cubehook.doctor.visiting import Visit, VisitError, question, visit, way
+from cubehook.net.certificates import TlsFileError, read_identity
 
 AREA = "listeners"
+WANTS_CERTIFICATES = (
+    "it is not tried, for it lets in nobody without a certificate that listen.client_ca vouches for"
+)
 
 
 async def listener_findings(subject: Subject, listener: Listener) -> list[Finding]:
     """Whether one endpoint is as it should be."""
-    told = f"{listener.key} {listener.endpoint}"
+    told = listener.name
     files = _files(subject, listener)
     if listener.port is None:
         return [*files, _untold(listener, told)]
@@ -30,12 +35,30 @@ def _files(subject: Subject, listener: Listener) -> list[Finding]:
     kind, arguments = endpoint_parts(listener.endpoint)
     if kind != "ssl":
         return []
-    # As Twisted has them: the certificate is in the key's file unless it has one of its own.
-    key = Path(arguments.get("privateKey", "server.pem"))
-    path = Path(arguments["certKey"]) if "certKey" in arguments else key
-    where = subject.config.source.parent if subject.config and subject.config.source else Path()
-    name = f"{listener.key}: {listener.endpoint}"
-    return list(identity_findings(AREA, name, where / path, name, where / key, subject.today))
+    key = Path(arguments["privateKey"])
+    path = Path(arguments.get("certKey") or key)
+    name = listener.name
+    try:
+        identity = read_identity(name, path, name, key)
+    except TlsFileError as error:
+        return [failed(AREA, str(error))]
+    subject.own_certificates.append(identity.certificate)
+    host = _host(subject, listener)
+    what = f"{name}: {path}"
+    found = list(certificate_findings(AREA, what, identity.certificate, subject.today, host))
+    authorities = subject.config.listen.client_ca if subject.config else None
+    if authorities is not None and listener.is_for_cubes:
+        found += authorities_findings(AREA, "listen.client_ca", authorities, subject.today)
+    return found
+
+
+def _host(subject: Subject, listener: Listener) -> str | None:
+    """Whom gateways take this for: the host of the first application URL that leads here."""
+    for cube in subject.cubes:
+        url = urlsplit(cube.application_url)
+        if listener.is_for_cubes and url.scheme == "https" and (url.port or 443) == listener.port:
+            return url.hostname
+    return None
 
 
 def _untold(listener: Listener, told: str) -> Finding:
@@ -78,7 +101,7 @@ async def _answers(subject: Subject, listener: Listener, told: str) -> list[Find
     assert subject.running is not None
     assert listener.port is not None
     control = subject.running.control
-    for_cubes = listener.key == "listen.cubes"
+    for_cubes = listener.is_for_cubes
     try:
         knock = await subject.in_thread(control.post, "/knocks") if for_cubes else None
         headers = {} if knock is None else {knock["header"]: knock["nonce"]}
@@ -86,6 +109,8 @@ async def _answers(subject: Subject, listener: Listener, told: str) -> list[Find
         try:
             seen = await visit(subject.reactor, way(subject.reactor, url), question(url, headers))
         except VisitError as error:
+            if subject.wants_certificates(listener.scheme) and for_cubes:
+                return [skipped(AREA, f"{told}: {WANTS_CERTIFICATES}")]
             return [_silent(listener, told, error)]
         if knock is not None:
             knock = await subject.in_thread(control.get, f"/knocks/{knock['nonce']}")
@@ -95,9 +120,14 @@ async def _answers(subject: Subject, listener: Listener, told: str) -> list[Find
     if not ours:
         return [_other(listener, told, seen)]
     found = [ok(AREA, f"{told}: this service answers there, in {seen.took}")]
-    if seen.certificate is not None:
-        what = f"{listener.key}: the certificate that is in use"
-        found += certificate_findings(AREA, what, seen.certificate, subject.today)
+    if seen.certificate is not None and seen.certificate not in subject.own_certificates:
+        found.append(
+            warning(
+                AREA,
+                f"{told}: it shows another certificate than is in its file",
+                "Let it be read again: cubehook reload",
+            )
+        )
     return found
 
 

@@ -51,6 +51,18 @@ class Kept(msgspec.Struct):
     attempts: list[Attempt] = []
 
 
+_OTHER_USER = "Run this command as the service's user, as in `sudo -u cubehook cubehook doctor`."
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something at `path`; OSError if this user may not know."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def folder_findings(folder: Path) -> Iterator[Finding]:
     """The folder's owner and modes, those of the secrets in it, and the room on its disk."""
     try:
@@ -59,7 +71,7 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
         yield from _not_made(folder)
         return
     except OSError as error:
-        yield failed(FOLDER, f"{folder} cannot be looked at: {error.strerror}")
+        yield failed(FOLDER, f"{folder} cannot be looked at: {error.strerror}", _OTHER_USER)
         return
     if not stat.S_ISDIR(found.st_mode):
         yield failed(FOLDER, f"{folder} is no folder", "Move it away, or set another state_dir.")
@@ -72,7 +84,7 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
 
 
 def _not_made(folder: Path) -> Iterator[Finding]:
-    parent = next(each for each in folder.parents if each.exists())
+    parent = next(each for each in folder.parents if _is_there(each))
     if os.access(parent, os.W_OK | os.X_OK):
         yield skipped(FOLDER, f"{folder} is not there yet: it is made at the first start")
     else:
@@ -97,7 +109,7 @@ def _modes(folder: Path, found: os.stat_result) -> Iterator[Finding]:
         yield warning(
             FOLDER,
             f"{folder} belongs to {_user(found.st_uid)}, and this is {_user(me)}: not all can be seen",
-            f"Run this command as {_user(found.st_uid)}, which the service must run as too.",
+            f"Run this command as {_user(found.st_uid)}, if that is the service's user.",
         )
     for name in _PRIVATE:
         path = folder / name
@@ -152,7 +164,12 @@ def database_findings(
 ) -> Iterator[Finding]:
     """Whether it opens, is of this version, and is sound as far as `limit` seconds let that be seen."""
     path = folder / NAME
-    if not path.exists():
+    try:
+        is_there = _is_there(path)
+    except OSError as error:
+        yield failed(DATABASE, f"{path} cannot be looked at: {error.strerror}", _OTHER_USER)
+        return
+    if not is_there:
         if running:
             yield failed(DATABASE, f"{path} is gone, and the service runs", "Stop it, and restore a backup.")
         else:
@@ -241,9 +258,9 @@ def _sound(connection: sqlite3.Connection, limit: float) -> Finding:
 def kept(folder: Path) -> tuple[Kept, list[Finding]]:
     """What the database keeps, and whether the key in the folder fits to it."""
     result, path = Kept(), folder / NAME
-    if not path.exists():
-        return result, []
     try:
+        if not _is_there(path):
+            return result, []
         with closing(_opened(path)) as connection:
             if _revision(connection) != schema.REVISION:
                 return result, []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
@@ -52,6 +53,16 @@ class Listener(msgspec.Struct, frozen=True):
     port: int | None
 
     @property
+    def name(self) -> str:
+        """The endpoint, for people: without the files of its certificates."""
+        return f"{self.key} {self.endpoint.partition(':privateKey')[0]}"
+
+    @property
+    def is_for_cubes(self) -> bool:
+        """It is what gateways call."""
+        return self.key == "listen.cubes"
+
+    @property
     def url(self) -> str:
         """Where it answers, without a path."""
         host = self.host or "127.0.0.1"
@@ -82,6 +93,8 @@ class Subject:
         self.kept = kept
         self.now = now
         self.opinions: list[Opinion] = []
+        self.own_certificates: list[x509.Certificate] = []
+        """In the files of our listeners, and judged already."""
         self.cubes: list[Cube] = _together(config.cubes if config else (), kept.cubes)
         self.webhooks: list[Webhook] = _together(config.webhooks if config else (), kept.webhooks)
         if running is not None:
@@ -91,6 +104,10 @@ class Subject:
     def today(self) -> datetime:
         """Now, in UTC."""
         return datetime.fromtimestamp(self.now(), UTC)
+
+    def wants_certificates(self, scheme: str) -> bool:
+        """Whether gateways that call by `scheme` must show a certificate, which we have not."""
+        return scheme == "https" and self.config is not None and self.config.listen.client_ca is not None
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> Deferred[T]:
         """What `work`, which blocks, returns."""

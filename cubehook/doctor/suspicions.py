@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from cubehook.config import Config, Cube
 from cubehook.config_rules import endpoint_parts, is_local
 from cubehook.doctor.findings import Finding, warning
+from cubehook.net.tls import is_old
 
 AREA = "configuration"
 
@@ -47,6 +48,12 @@ def _doors(config: Config) -> Iterator[Finding]:
             AREA,
             f"manhole.ssh {config.manhole.ssh} lets other machines try: whoever gets in may do anything",
             "Add interface=127.0.0.1 unless that is meant.",
+        )
+    if is_old(config.listen.tls_minimum):
+        yield warning(
+            AREA,
+            f"listen.tls_minimum is {config.listen.tls_minimum}: what routers send may be read on the way",
+            "Update the routers, and take that setting away.",
         )
     for name in ("127.0.0.0/8", "::1/128"):
         if name in config.egress.allow and not any(
@@ -93,6 +100,12 @@ def _cube(cube: Cube) -> Iterator[Finding]:
             AREA,
             f"{key}: provider_url is {provider.scheme}, application_url {application.scheme}: a router "
             "speaks TLS both ways (uc secure-wsapi) or not at all (uc wsapi)",
+        )
+    if is_old(cube.tls_minimum):
+        yield warning(
+            AREA,
+            f"{key}.tls_minimum is {cube.tls_minimum}: what it is told may be read on the way",
+            "Update the router, and take that setting away.",
         )
     yield from _allowed(cube, key, gateway)
 

@@ -10,7 +10,7 @@ from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from cubehook.doctor import examination, visiting
+from cubehook.doctor import examination, state, visiting
 from cubehook.doctor.examination import Asked, NoCubeError, examine, is_well
 from cubehook.doctor.findings import Finding, Level, as_builtins
 from tests.functional.harness import free_port
@@ -176,6 +176,32 @@ class Examinations(TestCase):
             level, said = self.of(await self.examine(), "cube hq")
             self.assertIs(level, Level.FAILED)
             self.assertIn(words, said)
+
+    async def test_gathering_that_breaks(self) -> None:
+        def broken(*_: object) -> Any:
+            raise RuntimeError("oops")
+
+        self.patch(state, "kept", broken)
+        findings = await self.examine()
+        self.assertIn("could not be looked at: oops", " ".join(each.text for each in findings))
+        self.assertIs(self.of(findings, "cube hq")[0], Level.OK)
+
+    async def test_listener_over_tls(self) -> None:
+        pem = self.folder / "own.pem"
+        pem.write_bytes(Authority().pem("other.example"))
+        gateway = Receiver(self, tls=Authority().server("127.0.0.1")).url
+        path = self.folder / "cubehook.toml"
+        path.write_text(
+            f'[listen]\ncubes = ["ssl:{self.port}:interface=127.0.0.1:privateKey=own.pem"]\nconsole = []\n'
+            f'[cubes.hq]\nprovider_url = "{gateway}"\n'
+            f'application_url = "https://127.0.0.1:{self.port}/xcc"\n'
+        )
+        findings = await examine(reactor, Asked(config=path), time.time)
+        said = self.of(findings, "listeners")[1]
+        self.assertIn("own.pem ends on", said)
+        self.assertIn("own.pem is not for 127.0.0.1, but for other.example", said)
+        self.assertNotIn("privateKey", said)
+        self.assertIn(f"`cubehook pin {gateway}`", self.of(findings, "cube hq")[1])
 
     async def test_one_cube(self) -> None:
         with self.assertRaises(NoCubeError) as caught:

@@ -125,6 +125,12 @@ class Databases(StateCase):
         self.assertEqual([each.level for each in self.found()], [Level.SKIPPED])
         self.assertEqual([each.level for each in self.found(running=True)], [Level.FAILED])
 
+    def test_user_who_may_not_look(self) -> None:
+        self.make()
+        with mock.patch.object(state, "_is_there", side_effect=PermissionError(13, "Permission denied")):
+            self.assertIn("cannot be looked at: Permission denied", said(self.found(), Level.FAILED))
+            self.assertEqual(state.kept(self.folder), (state.Kept(), []))
+
     def test_versions(self) -> None:
         self.make()
         self.execute("UPDATE alembic_version SET version_num = '0001'")

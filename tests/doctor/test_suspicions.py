@@ -83,6 +83,11 @@ class Suspicions(SynchronousTestCase):
         self.assertIn("manhole.telnet", said)
         self.assertIn("manhole.ssh", said)
 
+    def test_old_tls(self) -> None:
+        self.assertIn("listen.tls_minimum is 1.1", self.said(config=Config(listen=Listen(tls_minimum="1.1"))))
+        old = Cube(id="hq", provider_url=GATEWAY, application_url=OURS, tls_minimum="1.0")
+        self.assertIn("cubes.hq.tls_minimum is 1.0", self.said(old))
+
     def test_loopback_that_nobody_needs(self) -> None:
         egress = Egress(allow=("127.0.0.0/8",))
         self.assertIn("egress.allow", self.said(config=Config(egress=egress)))
