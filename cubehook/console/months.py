@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 
 import msgspec
 
+from cubehook.console.words import plural
 from cubehook.events import Micros
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -25,11 +26,17 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     today: bool
     chosen: bool
     failures: int
+    count: int | None
+    """How many deliveries were made on it; None if that is not known."""
+    more: bool
+    """There are more than were counted."""
 
     @property
     def label(self) -> str:
         """What a screen reader says."""
         words = f"{self.date:%A}, {self.date.day} {self.date:%B %Y}"
+        if self.count is not None:
+            words += f", {'more than ' if self.more else ''}{plural(self.count, 'delivery', 'deliveries')}"
         if self.failures:
             words += f", {self.failures} failed" if self.failures > 1 else ", 1 failed"
         return words
@@ -45,8 +52,15 @@ class Month(msgspec.Struct, frozen=True, kw_only=True):
     """None if it would lie in the future."""
 
 
-def month(first: date, *, today: date, chosen: date | None, failures: Mapping[date, int]) -> Month:
-    """The month that begins on `first`."""
+def month(
+    first: date,
+    *,
+    today: date,
+    chosen: date | None,
+    failures: Mapping[date, int],
+    counts: Mapping[date, tuple[int, bool]],
+) -> Month:
+    """The month that begins on `first`; `counts` tell of each day how many, and whether there are more."""
     start = first - timedelta(days=first.weekday())
     following = _following(first)
     weeks: list[list[Day]] = []
@@ -61,6 +75,8 @@ def month(first: date, *, today: date, chosen: date | None, failures: Mapping[da
                     today=day == today,
                     chosen=day == chosen,
                     failures=failures.get(day, 0),
+                    count=counts[day][0] if day in counts else None,
+                    more=day in counts and counts[day][1],
                 )
                 for day in days
             ]

@@ -47,7 +47,7 @@ class Renderer:
         )
         for name in (
             "as_iso", "moment", "clock", "exact", "ago", "duration", "micros", "timer", "span", "number",
-            "size", "line", "first_large", "seconds", "who_told",
+            "size", "line", "compact", "first_large", "seconds", "who_told",
         ):  # fmt: skip
             environment.filters[name] = getattr(words, name)
         environment.globals.update(

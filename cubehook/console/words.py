@@ -163,6 +163,13 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
+def compact(count: int) -> str:
+    """`940`, `1.4k`, `12k`: a count where there is little room."""
+    if count < 1000:
+        return str(count)
+    return f"{count // 100 / 10:g}k" if count < 10_000 else f"{count // 1000}k"
+
+
 def share(part: float, whole: float) -> str:
     """`99.2 %`; never rounded up to all or down to none."""
     if not whole:

@@ -17,7 +17,15 @@ from cubehook.api.calls import (
     Leg,
     NotificationTold,
 )
-from cubehook.api.deliveries import Deliveries, DeliveriesQuery, DeliveryListed, DeliveryWhole
+from cubehook.api.deliveries import (
+    DaysQuery,
+    Deliveries,
+    DeliveriesQuery,
+    DeliveryDay,
+    DeliveryDays,
+    DeliveryListed,
+    DeliveryWhole,
+)
 from cubehook.api.errors import ApiError, NotFoundError
 from cubehook.api.exchanges import AttemptView
 from cubehook.api.operations import Caller, operation
@@ -268,6 +276,7 @@ class Records:
             )
         ]
         self.cubes = [SimpleNamespace(id="hq", calls_active=4)]
+        self.days: list[DeliveryDay] = []
         self.refusal: ApiError | None = None
         self.asked: list[tuple[str, Any]] = []
 
@@ -303,6 +312,11 @@ class Records:
             return Deliveries(items=self.failed, next=None)
         self.asked.append(("list_deliveries", query))
         return Deliveries(items=self.deliveries, next=self.next)
+
+    @operation("GET", "/deliveries/days", query=DaysQuery, result=DeliveryDays)
+    async def count_deliveries(self, caller: Caller, query: DaysQuery) -> DeliveryDays:
+        self.asked.append(("count_deliveries", query))
+        return DeliveryDays(items=self.days)
 
     @operation("GET", "/deliveries/{delivery}", result=DeliveryWhole)
     async def get_delivery(self, caller: Caller, delivery: str) -> DeliveryWhole:

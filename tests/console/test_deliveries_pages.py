@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from twisted.trial.unittest import TestCase
 
+from cubehook.api.deliveries import DeliveryDay
 from cubehook.api.errors import ConflictError
 from cubehook.api.session import COOKIE
 from cubehook.events import iso
@@ -172,6 +173,39 @@ class TheCalendar(DeliveriesCase):
         self.assertEqual(page.tree.xpath("//a[starts-with(@aria-label, 'Sunday, 24 ')]"), [])
         self.assertEqual(page.tree.xpath("//a[@aria-label='The month after']"), [])
         self.assertIn("today", page.find("//a[starts-with(@aria-label, 'Saturday, 23 ')]").get("class"))
+
+    async def test_how_many_a_day(self) -> None:
+        self.records.days = [
+            DeliveryDay(day=f"2024-11-{day:02}", deliveries=count, more=more)
+            for day, count, more in ((20, 0, False), (21, 1, False), (22, 1490, False), (23, 5000, True))
+        ]
+        page = await self.browser.get(
+            "/deliveries?webhook=crm", cookie=f"{COOKIE}={ADMIN}; cubehook-zone=Europe/Berlin"
+        )
+        found = {
+            day.text: (words(day.xpath(".//*[@class='day-count']")[0]), day.get("aria-label").split(", ")[2])
+            for day in page.tree.xpath("//a[.//*[@class='day-count']]")
+        }
+        self.assertEqual(
+            found,
+            {
+                "21": ("1", "1 delivery"),
+                "22": ("1.4k", "1,490 deliveries"),
+                "23": ("5k+", "more than 5,000 deliveries"),
+            },
+        )
+        self.assertIn(
+            "none", page.find("//a[starts-with(@aria-label, 'Wednesday, 20 ')]").get("class").split()
+        )
+        self.assertIn("its deliveries to CRM Call Events", page.text)
+        (query,) = self.records.queries("count_deliveries")
+        self.assertEqual((query.zone, query.webhook), ("Europe/Berlin", "crm"))
+        self.assertEqual((iso(query.since), query.until), ("2024-10-31T23:00:00.000000Z", NOW + 1))
+
+    async def test_a_month_to_come_has_no_counts(self) -> None:
+        page = await self.browser.get("/deliveries?month=2030-01")
+        self.assertEqual(page.status, 200)
+        self.assertEqual(page.tree.xpath("//*[@class='day-count']"), [])
 
     async def test_days_with_failures(self) -> None:
         self.records.failed = [

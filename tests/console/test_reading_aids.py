@@ -133,6 +133,7 @@ class Calendar(TestCase):
             today=date(2024, 11, 23),
             chosen=date(2024, 11, 3),
             failures={date(2024, 11, 4): 2},
+            counts={date(2024, 11, 4): (9, False)},
         )
         self.assertEqual((found.title, found.before, found.after), ("November 2024", "2024-10", None))
         days = [day for week in found.weeks for day in week]
@@ -141,11 +142,13 @@ class Calendar(TestCase):
         self.assertEqual([day.date.day for day in days if day.today], [23])
         self.assertEqual([day.date.day for day in days if day.chosen], [3])
         self.assertEqual({day.date.day for day in days if day.future}, {1, 24, 25, 26, 27, 28, 29, 30})
-        self.assertEqual([day.label for day in days if day.failures], ["Monday, 4 November 2024, 2 failed"])
+        self.assertEqual(
+            [day.label for day in days if day.failures], ["Monday, 4 November 2024, 9 deliveries, 2 failed"]
+        )
 
     @given(st.dates(date(1971, 2, 1), date(2039, 11, 30)))
     def test_every_month_is_whole(self, day: date) -> None:
-        found = month(day.replace(day=1), today=date(2040, 1, 1), chosen=None, failures={})
+        found = month(day.replace(day=1), today=date(2040, 1, 1), chosen=None, failures={}, counts={})
         self.assertTrue(all(len(week) == 7 and week[0].date.weekday() == 0 for week in found.weeks))
         within = [each.date for week in found.weeks for each in week if each.within]
         self.assertIn(day, within)

@@ -63,7 +63,13 @@ class Pages:
             if found is None or found.next is None
             else filters.address("/deliveries", cursor=found.next, month=visit.query.text("month") or None),
             newest=filters.address("/deliveries") if cursor else None,
-            month=month(first, today=today, chosen=chosen, failures=await self._failures(visit, first, zone)),
+            month=month(
+                first,
+                today=today,
+                chosen=chosen,
+                failures=await self._failures(visit, first, zone),
+                counts=await self._counts(visit, first, zone, filters["webhook"]),
+            ),
             chosen=chosen,
             names=names,
             webhooks=list(names.items()),
@@ -98,6 +104,20 @@ class Pages:
         except ConflictError as error:
             return visit.go(where, error.message, kind="failed")
         return visit.go(where, "It is being sent again.")
+
+    async def _counts(
+        self, visit: Visit, first: date, zone: tzinfo, webhook: str
+    ) -> dict[date, tuple[int, bool]]:
+        """How many deliveries there were on each day of a month, and whether there are more than that."""
+        following = (first.replace(day=28) + timedelta(days=4)).replace(day=1)
+        until = min(begin_of(following, zone), visit.now + 1)
+        query = {"since": iso(begin_of(first, zone)), "until": iso(until), "zone": zone_name(zone)}
+        try:
+            found = await visit.ask("count_deliveries", query={**query, "webhook": webhook or None})
+        except ApiError:
+            # As with what failed: an extra.
+            return {}
+        return {date.fromisoformat(each.day): (each.deliveries, each.more) for each in found.items}
 
     async def _failures(self, visit: Visit, first: date, zone: tzinfo) -> dict[date, int]:
         """How many deliveries of each day of a month failed; see `MARKED`."""
