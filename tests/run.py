@@ -174,7 +174,6 @@ class Processes:
         self._under_way: dict[Connection, str | None] = {}
         self._processes: dict[Connection, Any] = {}
         self._outcome = Outcome()
-        self._started = 0
 
     def run(self, jobs: int) -> Outcome:
         for _ in range(min(jobs, len(self._left))):
@@ -191,10 +190,7 @@ class Processes:
     def _start(self) -> None:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        self._started += 1
-        directory = os.path.join(self._directory, str(self._started))
-        os.makedirs(self._directory, exist_ok=True)
-        process = context.Process(target=work, args=(theirs, directory), daemon=True)
+        process = context.Process(target=work, args=(theirs, self._directory), daemon=True)
         process.start()
         theirs.close()
         self._processes[ours] = process
@@ -243,10 +239,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.run", description="Run tests with trial.")
     parser.add_argument("--jobs", type=int, metavar="N", help="how many processes share the modules")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="tell which took the longest")
-    parser.add_argument("--temp-directory", default="_trial_temp", metavar="DIR")
+    parser.add_argument("--temp-directory", default="", metavar="DIR", help="where trial's are made")
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as tests.calls or tests.test_config")
     arguments = parser.parse_args(argv)
     names = modules(arguments.names or default_names())
+    # trial gives each process that asks for this name one of its own: _trial_temp-1 and so on.
+    directory = os.path.join(arguments.temp_directory, "_trial_temp")
+    os.makedirs(os.path.dirname(directory) or ".", exist_ok=True)
     jobs = arguments.jobs
     if jobs is None:
         alone = any(name.startswith(APART) for name in names)
@@ -254,10 +253,10 @@ def main(argv: Sequence[str]) -> int:
     if min(jobs, len(names)) > 1:
         outcome = Outcome()
         for some, at_once in ((set(names) - set(TIMED), jobs), (set(names) & set(TIMED), 1)):
-            processes = Processes([name for name in names if name in some], arguments.temp_directory)
+            processes = Processes([name for name in names if name in some], directory)
             outcome.add(processes.run(at_once))
     else:
-        outcome = run(load(names), arguments.temp_directory, sys.stdout).outcome()
+        outcome = run(load(names), directory, sys.stdout).outcome()
     return report(outcome, arguments.slowest)
 
 
