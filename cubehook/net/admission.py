@@ -5,6 +5,8 @@ A connection is *proven* once it has sent a whole request.  Where there is no ro
 to a new one, the oldest first: clients that only hold connections, or send their headers a byte at a time,
 keep nobody out, or, if they come by the thousand, none whose address we know.  Those that are proven never
 give way.
+
+What all of them hold in memory of bodies has an end too, with a share kept in the same way.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from cubehook.text import printable
 RESERVED = 4
 """One in so many places is for known addresses alone."""
 
+HELD_MOST = 64 << 20
+"""Bytes of large bodies that are held for all connections together."""
+
 GIVING_WAY = 50
 """So many a second give way to strangers: letting in each of a flood costs more than refusing it."""
 
@@ -29,25 +34,35 @@ LOG_SECONDS = 60.0
 
 
 class Place:
-    """A connection that was let in; `close`, to be set by whom it belongs to, ends it at once."""
+    """
+    A connection that was let in; `close`, to be set by whom it belongs to, ends it at once.
 
-    __slots__ = ("_admission", "_left", "address", "close", "known")
+    `held` is what it holds of a large body, in bytes.
+    """
+
+    __slots__ = ("_admission", "_left", "address", "close", "held", "known")
 
     def __init__(self, admission: Admission, address: str | None, known: bool) -> None:
         self._admission = admission
         self.address = address
         self.known = known
         self.close: Callable[[], object] = lambda: None
+        self.held = 0
         self._left = False
 
     def prove(self) -> None:
         """Keep it, whoever else comes: it has sent a whole request."""
         self._admission.prove(self)
 
+    def hold(self, size: int) -> bool:
+        """Hold so many bytes from now on, in place of `held`; False, and nothing changes, without room."""
+        return self._admission.hold(self, size)
+
     def leave(self) -> None:
         """Make room; may be called more than once."""
         if not self._left:
             self._left = True
+            self.hold(0)
             self._admission.leave(self)
 
 
@@ -85,6 +100,8 @@ class Admission:
         self._second = self._gave_way = 0
         self._untold = 0
         self._tell_at = 0.0
+        self._held = 0
+        self._tell_of_bodies_at = 0.0
 
     def limit(self, most: int, most_of_address: int) -> None:
         """Let in so many from now on; those that are in stay."""
@@ -135,6 +152,30 @@ class Admission:
             self._second, self._gave_way = second, 0
         self._gave_way += 1
         return self._gave_way <= GIVING_WAY
+
+    def hold(self, place: Place, size: int) -> bool:
+        """See `Place.hold`; one byte in `RESERVED` is for known addresses alone."""
+        more = size - place.held
+        most = HELD_MOST if place.known else HELD_MOST - HELD_MOST // RESERVED
+        if more > 0 and self._held + more > most:
+            self._no_room(place)
+            return False
+        self._held += more
+        place.held = size
+        return True
+
+    def _no_room(self, place: Place) -> None:
+        now = self._seconds()
+        if now < self._tell_of_bodies_at:
+            return
+        self._tell_of_bodies_at = now + LOG_SECONDS
+        self._log.warn(
+            "{name}: {held} bytes of large requests are held already, and no more are taken for now; the one "
+            "from {address} is answered 503",
+            name=self._name,
+            held=self._held,
+            address=printable(place.address or "a unix socket"),
+        )
 
     def prove(self, place: Place) -> None:
         """See `Place.prove`."""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MAX_BODY = 1 << 20
 """Bytes of a request's body that are accepted (contract, section 6)."""
 
+FREE_BODY = 1 << 14
+"""Bytes of a body that are held without asking whether there is room; messages of gateways are smaller."""
+
 MAX_DISCARDED = 16 << 20
 """Bytes over the limit that are read and dropped, so that the sender gets to see its 413."""
 
@@ -165,6 +168,8 @@ class LimitedRequest(Request):
     """
     A request whose body is held in memory up to `MAX_BODY` bytes and never beyond.
 
+    One for whose body there is no room, since others hold so much, is answered 503 here.
+
     `too_large` tells a resource that the body was over the limit and is gone; `received_at` is
     when the headers were complete.  `cube` is set by what knows which cube's gateway sent it.
     """
@@ -173,6 +178,7 @@ class LimitedRequest(Request):
     cube: str | None = None
     too_large = False
     received_at: Micros = 0
+    _no_room = False
     _discarded = 0
 
     def gotLength(self, length: int | None) -> None:
@@ -181,15 +187,35 @@ class LimitedRequest(Request):
         self.too_large = length is not None and length > MAX_BODY
 
     def handleContentChunk(self, data: bytes) -> None:
-        if not self.too_large:
-            if self._held.tell() + len(data) <= MAX_BODY:
+        if not (self.too_large or self._no_room):
+            size = self._held.tell() + len(data)
+            if size <= FREE_BODY or (size <= MAX_BODY and self._may_hold(size)):
                 self._held.write(data)
                 return
-            self.too_large = True
+            self.too_large = size > MAX_BODY
             self._held = self.content = BytesIO()
+            self._let_go()
         self._discarded += len(data)
         if self._discarded > MAX_DISCARDED:
             self.channel.transport.abortConnection()  # type: ignore[union-attr]
+
+    def _may_hold(self, size: int) -> bool:
+        place = self.channel.place  # type: ignore[attr-defined]
+        self._no_room = place is not None and not place.hold(size)
+        return not self._no_room
+
+    def _let_go(self) -> None:
+        place = self.channel.place if self.channel is not None else None  # type: ignore[attr-defined]
+        if place is not None and place.held:
+            place.hold(0)
+
+    def process(self) -> None:
+        if not self._no_room:
+            super().process()  # type: ignore[no-untyped-call]
+            return
+        self.setResponseCode(503)
+        self.setHeader(b"Retry-After", b"10")
+        self.finish()
 
     def getHeader(self, key: AnyStr) -> AnyStr | None:
         """
@@ -215,6 +241,7 @@ class LimitedRequest(Request):
             if self.method != b"HEAD" and self.code not in NO_BODY_CODES:
                 self.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
             super().write(b"")  # type: ignore[no-untyped-call]
+        self._let_go()
         super().finish()  # type: ignore[no-untyped-call]
 
     def write(self, data: bytes) -> None:

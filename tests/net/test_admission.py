@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from cubehook.net.admission import GIVING_WAY, LOG_SECONDS, Admission, Place
+from cubehook.net.admission import GIVING_WAY, HELD_MOST, LOG_SECONDS, RESERVED, Admission, Place
 
 GATEWAY = "192.0.2.1"
 
@@ -56,6 +56,27 @@ class AdmissionTests(SynchronousTestCase):
         self.let_in(admission, "198.51.100.1", proven=True)
         self.assertIsNone(admission.let_in(peer("198.51.100.1")))
         self.assertEqual((admission.connections, self.refused, self.closed), (4, 2, []))
+
+    def test_bodies_have_so_much_in_all_and_a_share_is_kept_for_gateways(self) -> None:
+        admission = self.admission(most_of_address=8)
+        of_strangers = HELD_MOST - HELD_MOST // RESERVED
+        one, other = self.let_in(admission, "198.51.100.1"), self.let_in(admission, "198.51.100.2")
+        self.assertTrue(one.hold(1) and one.hold(of_strangers - 10) and other.hold(10))
+        with capturedLogs() as said:
+            self.assertFalse(other.hold(11) or other.hold(12))
+        self.assertEqual(len(said), 1)
+        self.assertIn(f"{of_strangers} bytes of large requests", formatEvent(said[0]))
+        self.assertIn("198.51.100.2", formatEvent(said[0]))
+        self.assertEqual(other.held, 10)
+        gateway = self.let_in(admission, GATEWAY)
+        self.assertTrue(gateway.hold(HELD_MOST - of_strangers))
+        self.assertFalse(gateway.hold(HELD_MOST - of_strangers + 1))
+        one.leave()
+        one.leave()
+        self.assertTrue(other.hold(11))
+        other.hold(0)
+        gateway.leave()
+        self.assertTrue(self.let_in(admission, "198.51.100.3").hold(of_strangers))
 
     def test_who_only_holds_connections_keeps_its_own_address_open(self) -> None:
         # A gateway may share its address with whoever floods, behind a NAT.

@@ -22,7 +22,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from cubehook.net import site
+from cubehook.net import admission, site
 from cubehook.net.admission import Admission
 from cubehook.net.site import (
     CLOSING_SECONDS,
@@ -258,6 +258,37 @@ class CrowdTests(TestCase):
         while self.admission.connections:
             await silent[1].closed.addTimeout(PATIENCE, reactor)
             await deferLater(reactor, 0.005, lambda: None)
+
+    async def test_bodies_that_do_not_fit_are_not_held(self) -> None:
+        self.listen(9, 9)
+        self.patch(admission, "HELD_MOST", 4 * site.FREE_BODY)
+        size = 2 * site.FREE_BODY
+        head = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+        unfinished = await self.connect(head % size + b"x" * (size - 1))
+        (channel,) = await self.channels(1)
+        while not channel.place or channel.place.held < size - 1:
+            await deferLater(reactor, 0.005, lambda: None)
+        refused = await self.connect(head % size + b"x" * size)
+        await self.answered(refused)
+        self.assertTrue(refused.received.startswith(b"HTTP/1.1 503 "), refused.received)
+        self.assertIn(b"Retry-After: 10\r\n", refused.received)
+        # Small ones always fit, and so does the next once there is room.
+        refused.received = b""
+        refused.transport.write(head % 2 + b"xx")  # type: ignore[union-attr]
+        await self.answered(refused)
+        self.assertTrue(refused.received.endswith(b"2"), refused.received)
+        unfinished.transport.write(b"x")  # type: ignore[union-attr]
+        await self.answered(unfinished)
+        self.assertEqual(channel.place.held, 0)
+        refused.received = b""
+        refused.transport.write(head % size + b"x" * size)  # type: ignore[union-attr]
+        await self.answered(refused)
+        self.assertTrue(refused.received.endswith(b"\r\n\r\n%d" % size), refused.received)
+
+    async def channels(self, count: int) -> list[TimedChannel]:
+        while len(self.site._channels) < count:
+            await deferLater(reactor, 0.005, lambda: None)
+        return list(self.site._channels)
 
     async def test_a_refused_tls_connection_is_closed(self) -> None:
         self.listen(1, 1, Authority().server("127.0.0.1"))
