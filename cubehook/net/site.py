@@ -205,7 +205,8 @@ class LimitedRequest(Request):
         return not self._no_room
 
     def _let_go(self) -> None:
-        place = self.channel.place if self.channel is not None else None  # type: ignore[attr-defined]
+        # A client that has gone takes its channel away; its place holds nothing any more.
+        place = getattr(self.channel, "place", None)
         if place is not None and place.held:
             place.hold(0)
 
