@@ -21,7 +21,7 @@ class UnitTests(SynchronousTestCase):
         self.folder.mkdir()
         for name in ("cubehook.service", "cubehook.socket"):
             # Only an installed command can be verified; where ours is installed differs.
-            text = (ETC / name).read_text().replace("/opt/cubehook/bin/twistd", sys.executable)
+            text = re.sub(r"/opt/cubehook/bin/\w+", sys.executable, (ETC / name).read_text())
             (self.folder / name).write_text(text)
 
     def analyze(self, *arguments: str) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -88,6 +89,12 @@ class NotifyTests(SystemdCase):
         self.assertNotIn("WATCHDOG=1", before)
         self.assertIn("STATUS=no cube is configured; 0 calls in progress", ear.told)
         await ear.hear("WATCHDOG=1")
+
+        ear.told.clear()
+        process.send(signal.SIGHUP)
+        await ear.hear("READY=1")
+        lines = [line.partition("=")[0] for line in ear.told if "WATCHDOG" not in line]
+        self.assertEqual(lines, ["RELOADING", "MONOTONIC_USEC", "READY", "STATUS"])
 
         await process.stop()
         self.assertIn("STOPPING=1", ear.told)
