@@ -43,6 +43,11 @@ def advice(cube: Cube) -> list[str]:
             "`source-address`. Look for a firewall or a missing route in between.",
             _LOGIN,
         ]
+        if ours.scheme == "https":
+            steps.append(
+                "In secure mode the router must trust cubehook's certificate: it needs a trustpoint for who "
+                "signed that (`cubehook ios`). cubehook's log tells of gateways that do not."
+            )
         if cube.allow_from:
             steps.append(
                 "Requests are taken only from the allowed addresses: the router's `source-address` must be "
@@ -67,10 +72,21 @@ def of_the_error(met: str, where: str, scheme: str) -> list[str]:
         return [f"`{where}` does not answer: is the address right, and does a firewall let us through to it?"]
     if "resolve" in met or "dns" in met or "lookup" in met:
         return [f"The name in the provider URL is not known here: write the router's address, not `{where}`."]
+    if "no tls of version" in met:
+        return [
+            "The router speaks no TLS that is new enough: `ip http tls-version TLSv1.2` on it, or an update. "
+            "Only if neither can be, let this cube speak an older one, which is not safe."
+        ]
+    if "no tls connection" in met and "can be made" in met:
+        return [
+            "A file that this cube names for secure mode is of no use. Its path starts at the state folder, "
+            "on cubehook's machine, and the user cubehook runs as must be able to read it."
+        ]
     if "certificate" in met or "tls" in met or "ssl" in met:
         return [
-            "The router's certificate is not accepted: it must be of an authority that this machine trusts, "
-            "and for the host in the provider URL."
+            "The router's certificate is not accepted. One that the router has signed itself must be pinned: "
+            "`cubehook pin` shows it. Any other must be of an authority that this cube or this machine "
+            "trusts, and for the host in the provider URL."
         ]
     if "404" in met:
         return ["The router has no such path: the provider URL ends in `/cisco_xcc`."]

@@ -58,6 +58,15 @@ class Advice(SynchronousTestCase):
             ("timed out after 5 s", "does not answer"),
             ("its name cannot be looked up (dns)", "is not known here"),
             ("its certificate is of an unknown authority", "certificate is not accepted"),
+            (
+                "No TLS connection to x: the router speaks no TLS of version 1.2",
+                "ip http tls-version TLSv1.2",
+            ),
+            (
+                "No TLS connection to x can be made: cubes.hq.ca_file: x cannot be read",
+                "names for secure mode",
+            ),
+            ("the gateway's certificate is not pinned", "`cubehook pin` shows it"),
             ("it answered 404", "ends in `/cisco_xcc`"),
             ("it answered 401", "asks for a login"),
         ):
@@ -73,6 +82,9 @@ class Advice(SynchronousTestCase):
     def test_silent(self) -> None:
         self.assertIn("it must reach `192.0.2.20:8090`", steps(RegistrationState.SILENT))
         self.assertNotIn("allowed addresses", steps(RegistrationState.SILENT))
+        self.assertNotIn("trustpoint", steps(RegistrationState.SILENT))
+        secure = steps(RegistrationState.SILENT, application_url="https://192.0.2.20:8443/xcc/hq")
+        self.assertIn("it needs a trustpoint", secure)
         self.assertIn("allowed addresses", steps(RegistrationState.SILENT, allow_from=("192.0.2.0/24",)))
 
     def test_no_step_twice(self) -> None:

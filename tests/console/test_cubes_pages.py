@@ -147,7 +147,10 @@ class Making(CubesCase):
         )
         page = await self.browser.get("/cubes/branch-12")
         self.assertIn("pinned; TLS 1.1 is allowed", page.text)
+        section = "//details[.//textarea[@name='pins']]"
+        self.assertIsNone((await self.browser.get("/cubes/_new")).find(section).get("open"))
         page = await self.browser.get("/cubes/branch-12/edit")
+        self.assertIsNotNone(page.find(section).get("open"))
         self.assertEqual(page.find("//textarea[@name='pins']").text.split(), list(made.pins))
         self.assertEqual(page.find("//select[@name='tls_minimum']/option[@selected]").get("value"), "1.1")
         page = await self.browser.post("/cubes/branch-12/edit", NEW | secure | {"pins": "AB:CD"})
@@ -166,6 +169,12 @@ class Making(CubesCase):
         await browser.post("/cubes/_new", {**NEW, "application_url": ""})
         made = self.cubes.known["branch-12"]
         self.assertEqual(made.application_url, "http://cubehook.example:8095/xcc/branch-12")
+        secure = "ssl:port=8443:privateKey=/k:certKey=/c"
+        page = await self.browse(settings=Config(listen=Listen(cubes=(secure,)))).get("/cubes/_new")
+        field = page.find("//input[@name='application_url']")
+        self.assertEqual(field.get("data-pattern"), "https://cubehook.example:8443/xcc/NAME")
+        page = await self.browse(settings=Config(listen=Listen(cubes=("unix:/run/x",)))).get("/cubes/_new")
+        self.assertIsNone(page.find("//input[@name='application_url']").get("data-pattern"))
 
     async def test_host_that_is_none_is_not_offered(self) -> None:
         page = await self.browser.get("/cubes/_new", host='"><script>')

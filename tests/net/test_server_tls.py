@@ -268,6 +268,16 @@ class ClientCertificateTests(ServerTlsCase):
             )
         self.assertEqual(await self.get(), "CN=cubehook")
 
+    async def test_one_that_a_router_has_signed_itself(self) -> None:
+        certificate, key = self.authority.issue("router", self_signed=True)
+        (self.folder / "router.pem").write_bytes(certificate)
+        (self.folder / "both.pem").write_bytes(certificate + key)
+        self.open(client_ca=self.folder / "router.pem")
+        context = self.context(ssl.TLSVersion.TLSv1_2)
+        context.load_cert_chain(self.folder / "both.pem")
+        self.assertEqual(await self.get(context), "CN=cubehook")
+        await self.refused(self.client(self.authority))
+
     async def test_one_that_has_expired(self) -> None:
         gateways = Authority()
         gateways.write(self.folder / "gateways.pem")

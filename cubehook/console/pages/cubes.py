@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from cubehook import config
 from cubehook.api.errors import ApiError, ConflictError, InvalidError, PreconditionFailedError
+from cubehook.config_rules import endpoint_parts
 from cubehook.console.advice import advice
 from cubehook.console.desk import Desk
 from cubehook.console.problems import Problems, by_field
@@ -15,12 +16,12 @@ from cubehook.console.routes import Answer, Form, Visit, page
 from cubehook.operations.ios import ios_config
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+", re.ASCII)
-_PORT = re.compile(r"tcp6?:(?:port=)?(\d+)")
 _ID = re.compile(r"[^a-z0-9_-]+")
 
+_SECURE = ("pins", "ca_file", "client_certificate", "client_key", "tls_minimum")
 FIELDS = (
     *("id", "description", "provider_url", "application_url", "default_region", "allow_from", "enabled"),
-    *("pins", "ca_file", "client_certificate", "client_key", "tls_minimum"),
+    *_SECURE,
 )
 DEFAULT_TLS = "1.2"
 _LISTS = ("allow_from", "pins")
@@ -142,6 +143,7 @@ class Pages:
             error=error,
             wrong=fields,
             fields=FIELDS,
+            secure=_is_secure(values) or bool(set(_SECURE) & {key.partition("[")[0] for key in fields}),
             offered=self._offered(visit, "NAME"),
             near=urlsplit(visit.origin).hostname in ("localhost", "127.0.0.1", "::1"),
         )
@@ -155,11 +157,19 @@ class Pages:
         host = urlsplit(visit.origin).hostname or ""
         if not _HOST.fullmatch(host):
             return ""
-        port = _PORT.match(self._desk.settings.listen.cubes[0])
-        if port is None:
+        kind, arguments = endpoint_parts(self._desk.settings.listen.cubes[0])
+        scheme = {"tcp": "http", "tcp6": "http", "ssl": "https"}.get(kind)
+        if scheme is None:
             return ""
         name = _ID.sub("-", id.lower()) if id != "NAME" else id
-        return f"http://{host}:{port[1]}/xcc/{name}"
+        return f"{scheme}://{host}:{arguments['port']}/xcc/{name}"
+
+
+def _is_secure(values: dict[str, Any]) -> bool:
+    """Whether anything is there that is for secure mode."""
+    given = any(values[name] for name in _SECURE if name != "tls_minimum")
+    https = values["provider_url"].startswith("https:")
+    return given or https or values["tls_minimum"] not in ("", DEFAULT_TLS)
 
 
 def _values(form: Form) -> dict[str, Any]:

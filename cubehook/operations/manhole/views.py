@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from cubehook.config import Cube
 from cubehook.delivery.breaker import State
 from cubehook.delivery.means import Status
 from cubehook.events import Call, CallState, Micros, Outcome, iso
@@ -179,6 +180,7 @@ class CubesView(Named[Fields]):
         pairs += registration_pairs(self._inside.cubes.registration(id), self._inside.now())
         pairs += [
             ("provider URL", masked_url(cube.provider_url)),
+            *secure_mode(cube),
             ("application URL", cube.application_url),
             ("region", cube.default_region or "none: numbers stay as the gateway gives them"),
             ("allowed from", ", ".join(cube.allow_from) or "anywhere"),
@@ -186,6 +188,18 @@ class CubesView(Named[Fields]):
             ("since the start", ", ".join(f"{name} {count:,}" for name, count in cubes.counts(id).items())),
         ]
         return pairs
+
+
+def secure_mode(cube: Cube) -> list[tuple[str, str | Cell]]:
+    """What is to be told of a cube's TLS: nothing where there is none."""
+    if not cube.provider_url.startswith("https:"):
+        return []
+    trusted = f"by {cube.ca_file}" if cube.ca_file else "by the machine's authorities"
+    trusted = "pinned" if cube.pins else trusted
+    pairs: list[tuple[str, str | Cell]] = [("its certificate", trusted)]
+    if cube.tls_minimum < "1.2":
+        pairs.append(("oldest TLS", Cell(f"{cube.tls_minimum}, which is not safe", Style.BAD)))
+    return pairs
 
 
 class WebhooksView(Named[Fields]):
