@@ -27,7 +27,7 @@ FOLDER = "backup"
 """Where copies from before upgrades are, in the state folder."""
 
 KEPT = 3
-"""How many of them."""
+"""How many of them, each of another revision."""
 
 SPARE_BYTES = 64 * 1024 * 1024
 """Room that shall be left for what goes on beside a copy."""
@@ -191,7 +191,7 @@ def forget_pending(database: Path) -> int:
 
 def before_migration(database: Path, revision: str, now: Micros) -> Path:
     """
-    Keep a copy of `database`, which is at `revision`, and no more than `KEPT` such copies; the copy.
+    Keep a copy of `database`, which is at `revision`, and as many of former ones as make `KEPT`; the copy.
 
     Raises StoreError, for an operator.
     """
@@ -203,6 +203,9 @@ def before_migration(database: Path, revision: str, now: Micros) -> Path:
         see_that_there_is_room(folder, size(database), f"a copy of {database} from before its migration")
         copy(database, target)
         check(target, quick=True)
+        # Another of this revision is of an upgrade that failed or was undone, and shall push out no other.
+        for old in kept_copies(database, [revision])[:-1]:
+            old.unlink()
         for old in kept_copies(database)[:-KEPT]:
             old.unlink()
         with closing(_alone(target)) as connection:

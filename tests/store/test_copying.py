@@ -170,18 +170,23 @@ class UpgradeTests(StoreCase):
         self.assertEqual(modes, [0o700, 0o600])
         self.assertEqual(self.rows("SELECT version_num FROM alembic_version"), [(schema.REVISION,)])
 
-    async def test_no_more_than_three(self) -> None:
+    async def test_no_more_than_three_and_one_of_each_revision(self) -> None:
         folder = self.path.parent / copying.FOLDER
         folder.mkdir()
-        for name in ("0001-20240101T000000Z", "0002-20240301T000000Z", "0001-20240201T000000Z"):
+        for name in (
+            "0000-20240101T000000Z",
+            "0002-20240401T000000Z",
+            "0001-20240301T000000Z",
+            "0009-20240201T000000Z",
+        ):
             (folder / f"cubehook-{name}.db").touch()
         (folder / "mine.db").touch()
         await self.opened(now=lambda: NOON)
         self.assertEqual(
             self.copies(),
             [
-                "cubehook-0001-20240201T000000Z.db",
-                "cubehook-0002-20240301T000000Z.db",
+                "cubehook-0009-20240201T000000Z.db",
+                "cubehook-0001-20240301T000000Z.db",
                 f"cubehook-{self.before}-20241123T120000Z.db",
             ],
         )
