@@ -116,6 +116,8 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        for result in ("changed", "unchanged", "refused", "failed"):
+            self.reloads.labels(result)
         self._labels: dict[Counter | Histogram, tuple[str, ...]] = {
             self.notifications: ("cube", "message"),
             self.events: ("cube", "state"),
