@@ -403,6 +403,14 @@ class Cubes:
         for tracker in self._trackers.values():
             tracker.leg_events = wanted
 
+    def clock_set(self, by: Micros) -> None:
+        """The clock was set by so much: no gateway and no call was silent for that long."""
+        now = self._now()
+        for tracker in self._trackers.values():
+            tracker.clock_set(by, now)
+        for registrar in self._registrars.values():
+            registrar.clock_set(by)
+
     def close_orphans(self, cube: str, calls: Iterable[Call]) -> None:
         """Close the open `calls` of a cube that is no more."""
         gone = Tracker(cube, self._ids.next, Numbers(), self._leg_events)

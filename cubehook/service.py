@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
@@ -51,7 +51,7 @@ from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
 from cubehook.delivery.redelivery import Redelivery
 from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
-from cubehook.ids import Ids
+from cubehook.ids import Ids, id_time
 from cubehook.intake import Intake
 from cubehook.listeners import ListenError, Listeners, allow_many_connections
 from cubehook.net import inherited
@@ -71,6 +71,7 @@ from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
 from cubehook.reloading import Reloader
 from cubehook.sampling import LOOK_SECONDS, Sampler
 from cubehook.settings_plan import Plan, Reloaded
+from cubehook.steady import STEP, ClockWatch
 from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
 from cubehook.webhooks import Webhooks
@@ -79,6 +80,9 @@ from cubehook.xcc.resource import XccResource
 
 if TYPE_CHECKING:
     from cubehook.operations.manhole.doors import Doors
+
+CLOCK_SECONDS = 1.0
+"""How often the wall clock is compared with one that nobody sets."""
 
 SWEEP_SECONDS = 60.0
 """How often orphaned calls are looked for."""
@@ -136,6 +140,8 @@ class CubehookService(Service):
         self._doors: Doors | None = None
         self._loops: list[LoopingCall] = []
         self._sweeping: Deferred[Any] | None = None
+        self._hastening: Deferred[None] | None = None
+        self._clock = ClockWatch(wall_clock, reactor.seconds, self._clock_set)
         self._trouble = ""
 
         self.metrics = metrics = Metrics()
@@ -336,7 +342,9 @@ class CubehookService(Service):
         provisioned = await store.provision(
             settings.cubes, settings.webhooks, at=wall_clock(), overlap=settings.delivery.secret_overlap
         )
-        self._ids.begin_after(await store.greatest_id())
+        greatest = await store.greatest_id()
+        self._ids.begin_after(greatest)
+        await self._catch_up(id_time(greatest) - wall_clock(), provisioned.webhooks)
         self.cubes.open(provisioned.cubes)
         orphans = await self._restore_calls()
         for registration in await store.registrations():
@@ -355,7 +363,8 @@ class CubehookService(Service):
         gc.set_threshold(2_000, 10, 20)
         self._gateways.release()
         self.cubes.start()
-        self._every(SWEEP_SECONDS, self.cubes.sweep)
+        self._every(CLOCK_SECONDS, self._clock.look)
+        self._every(SWEEP_SECONDS, self._sweep_calls)
         self._every(SWEEP_SECONDS, self._hang_up.look)
         self._every(RETENTION_SECONDS, self._sweep_history)
         self._every(rates.SECONDS, self._status.note)
@@ -513,8 +522,9 @@ class CubehookService(Service):
         for loop in self._loops:
             if loop.running:
                 loop.stop()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for under_way in (self._sweeping, self._hastening):
+            if under_way is not None:
+                under_way.cancel()
         if self._doors is not None:
             await self._doors.close()
         # A gateway that knows that we go sends nothing more that could be refused.
@@ -546,7 +556,41 @@ class CubehookService(Service):
 
     # Recurring work
 
+    def _sweep_calls(self) -> None:
+        # A clock that was just set must make no call look old.
+        self._clock.look()
+        self.cubes.sweep()
+
+    def _clock_set(self, by: Micros) -> None:
+        self.dispatcher.clock_set(by)
+        self.cubes.clock_set(by)
+        if by < 0:
+            self._hastening = Deferred.fromCoroutine(
+                self.store.clock_set_back(list(self.webhooks), -by, wall_clock())
+            )
+            _ = self._hastening.addErrback(self._not_hastened)
+
+    def _not_hastened(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self._log.failure(
+                "Deliveries that wait on disk may wait longer, by as much as the clock was set back", failure
+            )
+
+    async def _catch_up(self, behind: Micros, webhooks: Iterable[config.Webhook]) -> None:
+        """Let nothing wait for a clock that was set back while the service did not run."""
+        if behind < STEP:
+            return
+        self._log.warn(
+            "The system's clock is {seconds:.0f} s behind the newest entry of the database: it was set back, "
+            "or is wrong. Pending deliveries are due so much earlier",
+            seconds=behind / 1_000_000,
+        )
+        await self.store.clock_set_back([webhook.id for webhook in webhooks], behind, wall_clock())
+
     def _sweep_history(self) -> Deferred[Any]:
+        self._clock.look()
+        if self._clock.doubtful:
+            return succeed(None)
         self._sweeping = Deferred.fromCoroutine(self.store.sweep(self._settings.retention, wall_clock()))
         return self._sweeping.addErrback(self._not_swept)
 

@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 from twisted.internet.base import ReactorBase
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook import steady
+from cubehook.events import Micros
 
 
 class _Reactor(ReactorBase):
@@ -74,3 +76,42 @@ class SteadyTests(SynchronousTestCase):
         steady.make_steady(self.reactor)
         self.pass_by(10)
         self.assertEqual(self.rang, ["once"])
+
+
+class ClockWatchTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.wall = 1_700_000_000_000_000
+        self.steady = 100.0
+        self.steps: list[Micros] = []
+        self.watch = steady.ClockWatch(lambda: self.wall, lambda: self.steady, self.steps.append)
+
+    def pass_by(self, seconds: float, *, step: float = 0.0) -> None:
+        self.steady += seconds
+        self.wall += int((seconds + step) * 1_000_000)
+        self.watch.look()
+
+    def test_time_that_passes_is_no_step_nor_is_a_clock_that_is_led(self) -> None:
+        for _ in range(100):
+            self.pass_by(1.0, step=0.5)
+        self.assertEqual(self.steps, [])
+
+    def test_each_step_is_told_once_with_its_size(self) -> None:
+        with capturedLogs() as logged:
+            for step in (-3600.0, 0.0, 86400.0, 0.0, 10.0):
+                self.pass_by(1.0, step=step)
+        self.assertEqual(self.steps, [-3600_000_000, 86400_000_000, 10_000_000])
+        texts = [formatEvent(event) for event in logged]
+        self.assertIn("set back by 3600 s", texts[0])
+        self.assertIn("set forward by 86400 s", texts[1])
+        self.assertIn("nothing is deleted", texts[1])
+        self.assertNotIn("nothing is deleted", texts[0] + texts[2])
+
+    def test_after_a_leap_forward_its_word_is_doubted_for_a_day(self) -> None:
+        self.pass_by(1.0, step=-86400.0)
+        self.assertFalse(self.watch.doubtful)
+        self.pass_by(1.0, step=2 * 86400.0)
+        self.assertTrue(self.watch.doubtful)
+        self.pass_by(86000.0)
+        self.assertTrue(self.watch.doubtful)
+        self.pass_by(500.0)
+        self.assertFalse(self.watch.doubtful)

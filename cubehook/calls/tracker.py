@@ -41,6 +41,7 @@ from cubehook.events import (
     Granularity,
     Micros,
 )
+from cubehook.steady import past_after_step
 from cubehook.xcc import messages as xcc
 
 _SECOND = 1_000_000
@@ -192,6 +193,11 @@ class Tracker:
         for key in list(self._past):
             self._forget(key, at, changes)
         return changes
+
+    def clock_set(self, by: Micros, at: Micros) -> None:
+        """The clock that times come from was set by so much, and says `at`: no call was silent that long."""
+        for call in (*self._open.values(), *self._past.values()):
+            call.last_heard_at = past_after_step(call.last_heard_at, by, at)
 
     def sweep(self, at: Micros) -> Changes:
         """

@@ -15,6 +15,7 @@ from collections import deque
 from cubehook.config import Breaker as Settings
 from cubehook.events import Micros
 from cubehook.records import Trouble
+from cubehook.steady import future_after_step, past_after_step
 
 _BUCKETS = 10
 _SPREAD = 0.1
@@ -132,6 +133,14 @@ class Breaker:
         self.limit = self._concurrency
         self.failures = self.openings = 0
         self.failing_since = None
+        self._recent.clear()
+
+    def clock_set(self, by: Micros, now: Micros) -> None:
+        """The clock by which all these times are told was set by so much, and says `now`."""
+        if self._held_until is not None:
+            self._held_until = future_after_step(self._held_until, by)
+        if self.failing_since is not None:
+            self.failing_since = past_after_step(self.failing_since, by, now)
         self._recent.clear()
 
     def restore(self, trouble: Trouble) -> None:

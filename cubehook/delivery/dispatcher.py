@@ -238,6 +238,15 @@ class Dispatcher:
         if lanes is not None:
             lanes.send_again(deliveries)
 
+    def clock_set(self, by: Micros) -> None:
+        """
+        The clock was set by so much: what waits waits no longer for that.
+
+        What is on disk alone is `IDeliveryStore`'s concern.
+        """
+        for lanes in self._lanes.values():
+            lanes.clock_set(by)
+
     # Starting and stopping
 
     async def start(self) -> None:

@@ -71,6 +71,15 @@ class Holding:
         self._open = False
         self._alarm.cancel()
 
+    def clock_set(self, by: Micros) -> None:
+        """The clock was set by so much; a hold lasts no longer for that."""
+        self.breaker.clock_set(by, self._means.now())
+        if self._open and self.breaker.held_until is not None:
+            self._alarm.cancel()
+            self._alarm.at(self.breaker.held_until)
+            if self._saved:
+                self._save(self.trouble)
+
     @property
     def trouble(self) -> Trouble | None:
         """Why it is held back, for who takes its place; None if it is not."""

@@ -250,6 +250,11 @@ class Lanes:
         self._window.add(delivery)
         self._pump()
 
+    def clock_set(self, by: Micros) -> None:
+        """The clock was set by so much."""
+        self._holding.clock_set(by)
+        self._window.clock_set(by)
+
     def send_again(self, deliveries: Sequence[Delivery]) -> None:
         """Hear of deliveries that were over and are pending again, and committed as that."""
         self.backlog.pending += len(deliveries)

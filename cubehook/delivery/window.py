@@ -23,6 +23,7 @@ from cubehook.events import Micros
 from cubehook.ids import Ids
 from cubehook.interfaces import IDeliveryStore
 from cubehook.records import Delivery, DeliveryStatus
+from cubehook.steady import future_after_step, past_after_step
 
 WINDOW = 2000
 """Deliveries of one webhook kept in memory, give or take a call."""
@@ -236,6 +237,21 @@ class Window:
         self._refill()
         if resting:
             self._alarm.at(resting[0][0])
+
+    def clock_set(self, by: Micros) -> None:
+        """The clock was set by so much; what rests rests no longer for that."""
+        for _, _, lane in self._resting:
+            head = lane.deliveries[0]
+            head.due_at = future_after_step(head.due_at, by)
+        self._resting = [(lane.deliveries[0].due_at, call, lane) for _, call, lane in self._resting]
+        if self._disk_due is not None:
+            self._disk_due = future_after_step(self._disk_due, by)
+        self._read_at = past_after_step(self._read_at, by, self._now())
+        self._read_not_before = future_after_step(self._read_not_before, by)
+        self._evict_not_before = future_after_step(self._evict_not_before, by)
+        self._alarm.cancel()
+        if self._open:
+            self.look()
 
     # Reading
 

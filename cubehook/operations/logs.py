@@ -181,6 +181,8 @@ class RotatedFile:
             rest = rest[written:]
 
     def _reopen(self) -> None:
+        # The folder may have been taken away as well.
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         opened = self._open()
         self._file.close()
         self._file = opened

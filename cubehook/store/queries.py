@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, bindparam, case, func, select, update
 
 from cubehook.events import Call, CallEvent, CallState, Event, Granularity, Micros, Notice
 from cubehook.ids import first_id
@@ -226,6 +226,40 @@ def greatest_id(connection: Connection) -> int:
         connection.scalar(select(func.max(table.c.id))) or 0
         for table in (calls, notifications, events, deliveries, attempts, jobs, tokens, audit)
     )
+
+
+def hasten(
+    connection: Connection, webhook: str, after: int, most: int, by: Micros, now: Micros
+) -> int | None:
+    """
+    Let pending deliveries of `webhook` that are due after `now` be due `by` microseconds earlier, or `now`.
+
+    Looks at the first `most` with ids greater than `after`; the last id it looked at, None if there was none.
+    """
+    of_webhook = (UNDELIVERED, deliveries.c.webhook == webhook, deliveries.c.status == PENDING)
+    found = list(
+        connection.scalars(
+            select(deliveries.c.id)
+            .where(*of_webhook, deliveries.c.id > after)
+            .order_by(deliveries.c.id)
+            .limit(most)
+        )
+    )
+    if not found:
+        return None
+
+    def earlier(column: Column[int]) -> ColumnElement[int]:
+        return case((column - by > now, column - by), else_=now)
+
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id.in_(found), deliveries.c.due_at > now)
+        .values(
+            due_at=earlier(deliveries.c.due_at),
+            ready_at=case((deliveries.c.ready_at.is_not(None), earlier(deliveries.c.due_at))),
+        )
+    )
+    return int(found[-1])
 
 
 def settle(connection: Connection, delivery: int, status: str) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "mark_soiled",
     "reader_engine",
     "reason",
+    "whereabouts",
     "writer_engine",
 ]
 
@@ -99,6 +100,15 @@ def reader_engine(path: Path, connections: int) -> Engine:
         return connection
 
     return _engine(connect, "BEGIN", poolclass=QueuePool, pool_size=connections, max_overflow=0)
+
+
+def whereabouts(path: Path) -> tuple[int, int] | None:
+    """Which file `path` leads to; None if to none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _engine(connect: Any, begin: str, **pool: Any) -> Engine:

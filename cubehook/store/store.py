@@ -60,6 +60,8 @@ _SWEEP_ROWS = 500
 _SWEEP_NUMBERS = 2_000
 _SWEEP_PAUSE = 0.02
 
+_HASTEN_ROWS = 1_000
+
 _ORPHAN_LANES = 500
 _ORPHAN_CHUNKS_AT_START = 10
 
@@ -111,6 +113,7 @@ class Store:
             pace=pace,
             max_items=max_held_items,
             max_bytes=max_held_bytes,
+            whereabouts=partial(sqlite.whereabouts, path),
         )
         self._sealer: sealing.Sealer | None = None
         self._begun = False
@@ -281,6 +284,21 @@ class Store:
                 update(webhooks_table).where(webhooks_table.c.id == webhook).values(trouble=told)
             )
         )
+
+    async def clock_set_back(self, webhooks: Collection[str], by: Micros, now: Micros) -> None:
+        """
+        Let what is pending for `webhooks` be due `by` microseconds earlier, if it is due after `now` only.
+
+        The clock was set back by so much, or would let it wait for that long.
+        """
+        for webhook in webhooks:
+            after: int | None = 0
+            while after is not None:
+                work = partial(
+                    queries.hasten, webhook=webhook, after=after, most=_HASTEN_ROWS, by=by, now=now
+                )
+                after = await self._do(work)
+                await self._pause()
 
     async def settle(self, delivery: int, status: str) -> None:
         """See `IDeliveryStore.settle`; returns when that is committed."""

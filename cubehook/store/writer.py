@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Thread
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine
 from twisted.internet.defer import Deferred
@@ -32,6 +32,12 @@ from cubehook.store.sqlite import BEGIN_WRITING, is_busy, is_trouble, reason
 
 PATIENCE = 2.0
 """Seconds that a commit may take before the store is called degraded."""
+
+GONE = "its file was deleted or replaced: what is kept is lost when the service stops, unless it is put back"
+"""Why the store counts as degraded though it commits: nobody will ever read that file."""
+
+Whereabouts: TypeAlias = tuple[int, int]
+"""What tells a file from any other: its device and number there."""
 
 _WAITS = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds to wait after each failure of one group; the last for ever."""
@@ -55,7 +61,8 @@ class Writer:
     Commits begin at least `pace` seconds apart: a lone item is written at once, and under load
     each commit has company.  At most `max_items` items and `max_bytes` bytes are held; past
     either the writer is `full`, and it is for the caller to hand nothing more in.  `on_degraded`
-    and `on_commit` are called in the reactor's thread.
+    and `on_commit` are called in the reactor's thread.  `whereabouts` tells which file is where the
+    database's should be: once it is another one, or none, what is committed will be lost.
     """
 
     _log = Logger()
@@ -70,8 +77,12 @@ class Writer:
         pace: float,
         max_items: int,
         max_bytes: int,
+        whereabouts: Callable[[], Whereabouts | None] = lambda: None,
     ) -> None:
         self._engine = engine
+        self._whereabouts = whereabouts
+        self._where: Whereabouts | None = None
+        """Where the file was when it was opened; the writer's thread's."""
         self._reactor = reactor
         self._on_degraded = on_degraded
         self._on_commit = on_commit
@@ -171,12 +182,16 @@ class Writer:
         self._busy_since = monotonic()
         self._inbox.put(self._group)
 
-    def _committed(self, group: list[Item], refused: Sequence[tuple[Item, Failure]], seconds: float) -> None:
-        """The writer's thread is done with `group`."""
+    def _committed(
+        self, group: list[Item], refused: Sequence[tuple[Item, Failure]], seconds: float, gone: bool
+    ) -> None:
+        """The writer's thread is done with `group`; `gone` if its file is not where it was."""
         if group is not self._group:
             return  # It was given up meanwhile.
         self._release(group)
-        if len(self._queue) < _GROUP_ITEMS:
+        if gone:
+            self._set_degraded(True, GONE)
+        elif len(self._queue) < _GROUP_ITEMS:
             # What is left is no more than any busy moment leaves.
             self._set_degraded(False, "")
         self._trouble = ""
@@ -290,7 +305,9 @@ class Writer:
         waits = iter(_WAITS)
         while True:
             try:
-                connection = connection or self._engine.connect()
+                if connection is None:
+                    connection = self._engine.connect()
+                    self._where = self._whereabouts()
                 began = monotonic()
                 refused = _commit(connection, group)
             except Exception as error:
@@ -298,7 +315,9 @@ class Writer:
                 if self._give_up.wait(next(waits, _WAITS[-1])):
                     return connection
             else:
-                self._reactor.callFromThread(self._committed, group, refused, monotonic() - began)
+                seconds = monotonic() - began
+                gone = self._whereabouts() != self._where
+                self._reactor.callFromThread(self._committed, group, refused, seconds, gone)
                 return connection
 
 

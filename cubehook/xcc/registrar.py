@@ -21,6 +21,7 @@ from cubehook.config import Cube
 from cubehook.events import Micros
 from cubehook.interfaces import IJournal
 from cubehook.records import Registration, RegistrationState
+from cubehook.steady import past_after_step
 from cubehook.xcc import messages as xcc
 from cubehook.xcc.client import FaultError, GatewayError
 from cubehook.xcc.registration import (
@@ -190,6 +191,13 @@ class Registrar:
             self._carry_out(self._machine.register(self._now()))
             await result
         return self.registration
+
+    def clock_set(self, by: Micros) -> None:
+        """The clock was set by so much: what is planned comes no later, and no gateway was silent so long."""
+        now = self._now()
+        if self._last_message_at is not None:
+            self._last_message_at = past_after_step(self._last_message_at, by, now)
+        self._carry_out(self._machine.clock_set(now, by))
 
     def heard(self, message: xcc.FromGateway, at: Micros) -> Answer | None:
         """

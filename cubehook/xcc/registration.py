@@ -39,6 +39,7 @@ from automat import TypeMachineBuilder, pep614
 
 from cubehook.events import Micros
 from cubehook.records import Registration, RegistrationState
+from cubehook.steady import future_after_step, past_after_step
 from cubehook.text import printable
 
 HANDED_OVER = "cubehook is restarted, and its port stays open meanwhile."
@@ -639,6 +640,17 @@ class RegistrationMachine:
             self._note_heard(at, registration_id)
         else:
             self._goodbye(at, "The gateway is shutting its provider xcc down and ended our registration.")
+        return self._commands(at)
+
+    def clock_set(self, at: Micros, by: Micros) -> list[Command]:
+        """The clock was set by so much, and says `at` now: nobody was silent for that long, nor need wait."""
+        core = self._core
+        for name in ("granted_at", "requested_at", "heard_at"):
+            known = getattr(core, name)
+            if known is not None:
+                setattr(core, name, past_after_step(known, by, at))
+        if core.next_at is not None:
+            core.next_at = future_after_step(core.next_at, by)
         return self._commands(at)
 
     def woken(self, at: Micros, heard_at: Micros | None) -> list[Command]:

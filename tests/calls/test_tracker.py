@@ -559,6 +559,15 @@ class MiddleTests(TrackerTestCase):
         self.assertFalse(self.last().inferred)
         self.assertEqual(self.gateway.play(("z", disconnected(16))), [])
 
+    def test_a_clock_that_was_set_makes_no_call_old_nor_young(self) -> None:
+        for by in (-25 * 3600, -3600, 3600, 25 * 3600):
+            self.setUp()
+            self.gateway.play(("x", alerting), ("x", disconnected(19)))
+            self.gateway.now += by * SECOND
+            self.gateway.tracker.clock_set(by * SECOND, self.gateway.now)
+            self.assertEqual(self.gateway.sweep(QUIET - 1), [])
+            self.assertEqual(len(self.gateway.sweep(3)), 1)
+
     def test_the_only_leg_known_and_no_further_word(self) -> None:
         self.gateway.play(("x", alerting), ("x", disconnected(19)))
         self.assertEqual(self.gateway.sweep(QUIET), [])

@@ -296,6 +296,7 @@ class Desk:
         chance: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self.clock = clock or Clock()
+        self.ahead = 0.0
         self.store = store or MemoryStore(self.clock)
         self.ids = ids or Ids(lambda bits: 0)
         self.notes = Notes()
@@ -313,7 +314,12 @@ class Desk:
             self.dispatcher.add(webhook, transport, self.store.count_pending(webhook.id))
 
     def now(self) -> Micros:
-        return BASE + round(self.clock.seconds() * 1_000_000)
+        return BASE + round((self.clock.seconds() + self.ahead) * 1_000_000)
+
+    def set_clock(self, by: float) -> None:
+        """Set the clock by which times are told, not the one that timers go by, by so many seconds."""
+        self.ahead += by
+        self.dispatcher.clock_set(round(by * 1_000_000))
 
     def start(self) -> Desk:
         _ = Deferred.fromCoroutine(self.dispatcher.start())

@@ -1526,3 +1526,60 @@ class DeskTests(SynchronousTestCase):
         self.assertEqual(PENDING, desk.store.status(delivery))
         desk.advance(1.1)
         self.assertEqual(DELIVERED, desk.store.status(delivery))
+
+
+class ClockTests(SynchronousTestCase):
+    """Whoever sets the clock, by an hour or a day, back or forward: what waits waits no longer for that."""
+
+    STEPS = (-86400.0, -3600.0, 3600.0, 86400.0)
+
+    def test_a_retry_comes_when_it_would_have_come_or_sooner_if_the_clock_went_forward(self) -> None:
+        for by in self.STEPS:
+            receiver = Scripted(script(FAILED))
+            desk = Desk((webhook(retry=(10,), jitter=0.0, breaker=PATIENT), receiver)).start()
+            desk.calls(1)
+            desk.advance(5)
+            desk.set_clock(by)
+            desk.advance(4.5)
+            self.assertEqual(1 if by < 0 else 2, len(receiver.sent), by)
+            desk.advance(1)
+            self.assertEqual(2, len(receiver.sent), by)
+
+    def test_a_hold_lasts_as_long_as_it_would_have_and_failing_is_no_older(self) -> None:
+        for by in self.STEPS:
+            receiver = Scripted(script(held(30)))
+            desk = Desk((webhook(disable_after=7200), receiver)).start()
+            desk.calls(3)
+            desk.advance(10)
+            desk.set_clock(by)
+            desk.advance(15)
+            self.assertEqual(3 if by < 0 else 0, desk.dispatcher.status("crm").pending, by)
+            desk.advance(10)
+            self.assertEqual(0, desk.dispatcher.status("crm").pending, by)
+            self.assertTrue(desk.dispatcher.status("crm").enabled, by)
+
+    def test_what_is_new_goes_at_once_also_behind_a_backlog(self) -> None:
+        for by in self.STEPS:
+            receiver = Scripted()
+            receiver_down = [True]
+            receiver.answer = lambda outbound, down=receiver_down: FAILED if down[0] else OK
+            settings = webhook(retry=(30,) * 9, jitter=0.0, breaker=PATIENT)
+            desk = Desk((settings, receiver), window=4).start()
+            desk.calls(3)
+            desk.advance(1)
+            desk.set_clock(by)
+            receiver_down[0] = False
+            desk.calls(9)
+            desk.advance(60)
+            self.assertEqual(0, desk.dispatcher.status("crm").pending, by)
+
+    def test_what_was_timed_between_the_step_and_its_being_noticed_waits_no_longer_either(self) -> None:
+        for by in self.STEPS:
+            receiver = Scripted(script(FAILED, FAILED, held(5)))
+            desk = Desk((webhook(retry=(10,) * 9, jitter=0.0, breaker=PATIENT), receiver)).start()
+            desk.ahead += by
+            desk.calls(3)
+            desk.advance(0.5)
+            desk.dispatcher.clock_set(round(by * 1_000_000))
+            desk.advance(20)
+            self.assertEqual(0, desk.dispatcher.status("crm").pending, by)

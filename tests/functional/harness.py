@@ -164,13 +164,14 @@ def twistd(
     *arguments: str,
     env: dict[str, str] | None = None,
     sockets: Mapping[str, socket.socket] = MappingProxyType({}),
+    before: str = "",
 ) -> Process:
     """
     Start `twistd -n cubehook ARGUMENTS` with `folder` as its place for a pid file.
 
-    It is handed `sockets` as systemd would do it, under these names.
+    It is handed `sockets` as systemd would do it, under these names; `before` is Python to run before it.
     """
-    run = "from twisted.scripts.twistd import run; run()"
+    run = f"{before}\nfrom twisted.scripts.twistd import run; run()"
     if sockets:
         run = f"import os; os.environ['LISTEN_PID'] = str(os.getpid()); {run}"
         env = {**(env or {}), "LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(sockets)}
@@ -197,6 +198,9 @@ class Service:
         self.env: dict[str, str] = {}
         self.sockets: dict[str, socket.socket] = {}
         """Handed over by name, as systemd does it."""
+        self.state_dir = "state"
+        self.before = ""
+        """Python that is run in the process before the service."""
         self.listen = (
             f'cubes = ["tcp:{self.cubes_port}:interface=127.0.0.1"]\n'
             f'console = ["tcp:{self.console_port}:interface=127.0.0.1"]\n'
@@ -208,7 +212,7 @@ class Service:
 
     def write_config(self) -> None:
         self.config.write_text(
-            f'state_dir = "state"\n{self.extra}\n'
+            f'state_dir = "{self.state_dir}"\n{self.extra}\n'
             f"[listen]\n{self.listen}"
             '[egress]\nallow = ["127.0.0.0/8"]\n'
             f"{self.cubes}\n{self.webhooks}\n"
@@ -224,7 +228,13 @@ class Service:
     def spawn(self) -> Process:
         """Start it as it is configured."""
         return twistd(
-            self.test, self.folder, "--config", str(self.config), env=self.env, sockets=self.sockets
+            self.test,
+            self.folder,
+            "--config",
+            str(self.config),
+            env=self.env,
+            sockets=self.sockets,
+            before=self.before,
         )
 
     async def get(self, path: str) -> tuple[int, str]:

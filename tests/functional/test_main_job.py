@@ -47,6 +47,9 @@ class MainJobCase(TestCase):
     """What the sink verifies with, any of them."""
     env: Mapping[str, str] = {}
     """What the service's environment has besides."""
+    state_dir = "state"
+    before = ""
+    """Python that is run in the service's process before it."""
 
     async def begin(
         self, *, payload: str = "basic", webhook: str = "", cube: str = "", persistent: bool = True
@@ -64,6 +67,8 @@ class MainJobCase(TestCase):
             f'payload = "{payload}"\nsecret = "{SECRET}"\n{webhook.replace("SINK", str(self.sink_port))}\n',
         )
         self.service.env |= self.env
+        self.service.before = self.before
+        self.service.state_dir = self.state_dir
         url = self.service.application_url("hq")
         self.service.cubes = self.service.cubes.replace("APPLICATION_URL", f'"{url}"')
         self.gateway = SimulatedGateway(

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cubehook.events import CallState, Micros
 from cubehook.records import Delivery, DeliveryStatus
 from cubehook.store import queries, schema, statements
+from cubehook.store import store as store_module
 from cubehook.store.rows import Accepted, Item, Recorded, Rows
 from tests.store.support import NOON, SECOND, Made, StoreCase
 
@@ -122,6 +123,25 @@ class PendingTests(StoreCase):
         self.assertEqual(found, {"crm": oldest.event.at, "audit": other.event.at})
         await store.record(*self.made.tried(oldest, FAILED))
         self.assertEqual(await store.oldest_pending(["crm"]), {"crm": later.event.at})
+
+    async def test_after_the_clock_was_set_back_what_is_pending_is_due_as_soon_as_it_was(self) -> None:
+        self.patch(store_module, "_HASTEN_ROWS", 2)
+        store = await self.opened()
+        overdue, soon, late = (self.made.deliveries(self.made.call(), 2) for _ in range(3))
+        [other] = self.made.deliveries(self.made.call(), 1, "audit")
+        await self.keep(store, [*overdue, *soon, *late, other])
+        now, hour = NOON - 3600 * SECOND, 3600 * SECOND
+        await store.record(*self.made.tried(soon[0], PENDING, NOON + 5 * SECOND))
+        await store.record(*self.made.tried(late[0], PENDING, NOON + 60 * SECOND))
+        self.assertEqual(await store.pending("crm", now, [], 10), [])
+        await store.clock_set_back(["crm"], hour, now)
+        self.assertEqual(ids(await store.pending("crm", now + SECOND, [], 10)), ids(overdue))
+        self.assertEqual(ids(await store.pending("crm", now + 5 * SECOND, [], 10)), ids(overdue + soon))
+        self.assertEqual(await store.next_due("crm", now + 5 * SECOND), now + 60 * SECOND)
+        # The next of a call takes its place without another wait.
+        await store.record(*self.made.tried(soon[0], DELIVERED))
+        self.assertEqual(ids(await store.pending("crm", now + SECOND, [], 10)), ids([*overdue, soon[1]]))
+        self.assertEqual(await store.pending("audit", now + SECOND, [], 10), [], "another webhook's")
 
     async def test_reads_what_was_handed_in_before_it(self) -> None:
         store = await self.opened(pace=0.05)

@@ -187,6 +187,24 @@ class LockedTests(TroubleCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
 
+class GoneTests(TroubleCase):
+    async def test_a_file_that_is_not_where_it_was_is_told_of_until_it_is_back(self) -> None:
+        store = await self.watched()
+        await store.accept(None, [self.made.call()], [], [])
+        self.assertFalse(store.degraded)
+        away = self.path.with_name("away")
+        self.path.rename(away)
+        await store.accept(None, [self.made.call()], [], [])
+        self.assertEqual(self.heard, [(True, writer.GONE)])
+        self.path.write_bytes(b"")
+        await store.accept(None, [self.made.call()], [], [])
+        self.assertTrue(store.degraded, "replaced is no better than deleted")
+        away.rename(self.path)
+        await store.accept(None, [self.made.call()], [], [])
+        self.assertEqual(self.heard, [(True, writer.GONE), (False, "")])
+        self.assertEqual(self.rows("SELECT count(*) FROM calls"), [(4,)])
+
+
 class FullDiskTests(TroubleCase):
     async def test_what_finds_no_room_is_written_once_there_is_some(self) -> None:
         store = await self.watched()

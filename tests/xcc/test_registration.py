@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.events import Micros
 from cubehook.records import Registration, RegistrationState
+from cubehook.steady import past_after_step
 from cubehook.xcc.registration import (
     AFTER_FAILURE,
     AFTER_FAULT,
@@ -1140,3 +1141,50 @@ class RetryDelayTests(SynchronousTestCase):
             delay = delays.after(failures, random)
             self.assertGreaterEqual(delay, int(delays.first * 0.8))
             self.assertLessEqual(delay, int(delays.most * 1.2))
+
+
+class ClockSetTests(SynchronousTestCase):
+    """Whoever sets the clock: no gateway was silent for that long, and none is waited for that long."""
+
+    def set_clock(self, made: Driver, by: Micros) -> None:
+        made.at += by
+        if made.heard_at is not None:
+            made.heard_at = past_after_step(made.heard_at, by, made.at)
+        made.tell("clock_set", by)
+
+    def test_a_registered_cube_stays_registered_and_is_silent_when_it_would_have_been(self) -> None:
+        for by in (-86400 * SECOND, -3600 * SECOND, 3600 * SECOND, 86400 * SECOND):
+            made = registered()
+            limit = MISSED_INTERVALS * 30 * SECOND + SILENCE_MARGIN
+            made.advance(10 * SECOND)
+            self.set_clock(made, by)
+            made.advance(limit - 11 * SECOND)
+            self.assertEqual((made.state, made.losses), (RegistrationState.REGISTERED, 0))
+            # Set back, it counts from then.
+            made.advance(12 * SECOND)
+            self.assertNotEqual(made.state, RegistrationState.REGISTERED)
+
+    def test_a_gateway_heard_between_the_step_and_its_being_noticed_is_not_silent(self) -> None:
+        for by in (-86400 * SECOND, 86400 * SECOND):
+            made = registered()
+            made.at += by
+            made.probe()
+            self.set_clock(made, 0)
+            made.tell("clock_set", by)
+            made.advance(MISSED_INTERVALS * 30 * SECOND)
+            self.assertEqual((made.state, made.losses), (RegistrationState.REGISTERED, 0))
+            made.advance(SILENCE_MARGIN + SECOND)
+            self.assertNotEqual(made.state, RegistrationState.REGISTERED)
+
+    def test_a_retry_comes_as_soon_as_it_would_have_or_sooner(self) -> None:
+        for by in (-86400 * SECOND, -3600 * SECOND, 3600 * SECOND, 86400 * SECOND):
+            made = driver()
+            made.tell("start")
+            made.tell("failed", made.asked[-1], "no route")
+            assert made.wake_at is not None
+            wait = made.wake_at - made.at
+            self.set_clock(made, by)
+            made.advance(wait - 1)
+            self.assertEqual(len(made.asked), 1 if by < 0 else 2)
+            made.advance(1)
+            self.assertEqual(len(made.asked), 2)
