@@ -40,14 +40,14 @@ SCREENS = (
     "settings",
 )
 PHONE = ("overview", "calls", "delivery-failing")
-TALLEST = 720
+TALLEST = 860
 """Pixels after which a long page is cut."""
 PLACES = """
     folder => document.querySelectorAll("code").forEach(each => {
         each.textContent = each.textContent.replace(folder, "/etc/cubehook");
     })
 """
-COLOURS = 48
+COLOURS = 112
 MIX = ("answered", "busy", "forwarded", "withheld", "answered", "no_answer", "answered", "abandoned")
 MORE = ("rejected", "hunt", "answered", "blind_transfer", "answered", "simultaneous", "uri", "failed")
 
@@ -79,6 +79,8 @@ class Pictures(WorldCase):
     def take(self, page: Page, screens: tuple[str, ...], theme: str, kind: str) -> None:
         for name in screens:
             page.goto(self.url + self.pages[name])
+            if name == "webhook-add":
+                self.try_out(page)
             # As tall as the page is: what stands beside it reaches its end.
             size = page.viewport_size
             assert size is not None
@@ -91,6 +93,13 @@ class Pictures(WorldCase):
             # Few colours are enough for a page, and make a small file.
             few = picture.quantize(COLOURS, dither=Image.Dither.NONE)
             few.save(self.folder / f"{name}{kind}-{theme}.png", optimize=True)
+
+    def try_out(self, page: Page) -> None:
+        """What is typed is sent a test, whose answer stands beside it."""
+        page.get_by_label("Name", exact=True).fill("Ops Channel")
+        page.get_by_label("URL", exact=True).fill(f"http://127.0.0.1:{self.sink_port}/ops")
+        page.get_by_role("button", name="Send test").click()
+        page.locator("#tried .exchange").wait_for()
 
 
 def main(folder: str | None = None) -> int:

@@ -9,6 +9,8 @@
   "use strict";
 
   const HEIGHT = 220;
+  // Seconds between the times below a chart: nothing is counted more often than once a minute.
+  const TIMES = [60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, ...[1, 2, 3, 7, 14, 28, 56, 112].map((days) => days * 86400)];
   const drawn = new Map();
 
   const property = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -89,7 +91,7 @@
         y: { range: (plot, least, most) => [0, unit === "percent" ? 100 : Math.max(most || 0, unit === "count" ? 4 : 1) * 1.08] },
       },
       axes: [
-        { ...axis, space: 72, values: (plot, splits, index, space, step) => splits.map((at, number) => tick(at, step, number === 0)) },
+        { ...axis, space: 72, incrs: TIMES, values: (plot, splits, index, space, step) => splits.map((at, number) => tick(at, step, number === 0)) },
         {
           ...axis,
           size: 56,
