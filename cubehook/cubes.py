@@ -328,10 +328,13 @@ class Cubes:
             if self._cubes[cube].enabled
         ]
 
-    def reload_certificates(self) -> None:
-        """Read the files of secure mode again for what is asked of gateways from now on."""
-        for trust in self._trusts.values():
-            trust.reload()
+    def reload_certificates(self) -> list[str]:
+        """
+        Read the files of secure mode again for what is asked of gateways from now on.
+
+        In words, why some stay as they were.
+        """
+        return [words for trust in self._trusts.values() if (words := trust.reload()) is not None]
 
     def certificate_ends(self) -> list[tuple[str, datetime]]:
         """When the certificates end that gateways showed, unless they are pinned, by cube."""

@@ -692,8 +692,7 @@ class CubehookService(Service):
 
         In words, why some stay as they were.  Nobody has to ask for this: changes are seen by themselves.
         """
-        self.cubes.reload_certificates()
-        return self._listeners.reload_certificates()
+        return self._listeners.reload_certificates() + self.cubes.reload_certificates()
 
     # What is asked of webhooks: see `cubehook.webhooks.Webhooks`
 

@@ -185,30 +185,44 @@ class GatewayTrust:
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         if self._tls is None:
-            cube = self._cube
-            self._tls = Tls(
-                TlsOptions(
-                    ca_file=cube.ca_file,
-                    client_certificate=cube.client_certificate,
-                    client_key=cube.client_key,
-                ),
-                self._folder,
-                f"cube {cube.id}",
-                prefix=f"cubes.{cube.id}.",
-                peer="gateway",
-                pins=cube.pins,
-                minimum=cube.tls_minimum,
-            )
+            self._tls = self._made()
         return self._tls.creator(hostname.decode("ascii"))
+
+    def _made(self) -> Tls:
+        cube = self._cube
+        files = TlsOptions(
+            ca_file=cube.ca_file, client_certificate=cube.client_certificate, client_key=cube.client_key
+        )
+        return Tls(
+            files,
+            self._folder,
+            f"cube {cube.id}",
+            prefix=f"cubes.{cube.id}.",
+            peer="gateway",
+            pins=cube.pins,
+            minimum=cube.tls_minimum,
+        )
 
     @property
     def ends(self) -> datetime | None:
         """When the certificate ends that the gateway showed last; None if it showed none, or is pinned."""
         return None if self._tls is None else self._tls.ends
 
-    def reload(self) -> None:
-        """Read the files again for the next connection, changed or not."""
-        self._tls = None
+    def reload(self) -> str | None:
+        """
+        Read the files again, changed or not; in words, why what was read before stays in use.
+
+        None if they can be used, or were not needed yet.
+        """
+        if self._tls is None:
+            return None
+        try:
+            made = self._made()
+        except TlsFileError as error:
+            return f"{error}; what was read before stays in use"
+        made.ends = self._tls.ends
+        self._tls = made
+        return None
 
     def warn(self) -> None:
         """Say in the log what is unsafe about this."""

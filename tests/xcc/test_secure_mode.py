@@ -154,6 +154,25 @@ class AuthorityTests(SecureCase):
         os.utime(self.folder / "ca.pem", ns=(1, 1))
         await self.refused(client, "not trusted")
 
+    async def test_when_it_is_asked_for(self) -> None:
+        authority = Authority()
+        self.serve_with(authority.server("127.0.0.1"))
+        client = self.client(ca_file="ca.pem")
+        # Nobody has needed it yet.
+        self.assertIsNone(self.trust.reload())
+        authority.write(self.folder / "ca.pem")
+        await self.works(client)
+        ends = self.trust.ends
+        (self.folder / "ca.pem").write_bytes(b"nonsense")
+        told = self.trust.reload() or ""
+        self.assertIn("cubes.hq.ca_file", told)
+        self.assertIn("holds no certificates in PEM; what was read before stays in use", told)
+        await self.works(client)
+        authority.write(self.folder / "ca.pem")
+        self.assertIsNone(self.trust.reload())
+        self.assertEqual(self.trust.ends, ends)
+        await self.works(client)
+
 
 class ClientCertificateTests(SecureCase):
     async def test_it_is_shown(self) -> None:
