@@ -19,7 +19,7 @@ from cubehook.simulator.gateway import SimulatedGateway
 from cubehook.simulator.scenarios import Traffic, script
 from cubehook.simulator.sink import Behaviour
 from tests.functional.control import Answer
-from tests.functional.harness import PATIENCE, spawn
+from tests.functional.harness import PATIENCE, Service, spawn
 from tests.functional.test_cubes import CubesCase
 from tests.functional.test_main_job import SECRET, STATES, reactor
 
@@ -307,12 +307,14 @@ class RefusalTests(ReloadCase):
 
 
 class SignalTests(ReloadCase):
-    async def test_before_it_is_ready_many_and_while_it_stops(self) -> None:
-        await self.begin()
-        process = self.service.process
-        assert process is not None
-        await process.stop()
+    """Without a gateway, as nothing is to be told."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.service = Service(self, Path(self.mktemp()))
         self.service.write_config()
+
+    async def test_before_it_is_ready_many_and_while_it_stops(self) -> None:
         starting = Deferred.fromCoroutine(self.service.start())
         process = self.service.process
         assert process is not None
@@ -321,6 +323,7 @@ class SignalTests(ReloadCase):
         await starting
         await process.wait_for("was reloaded: nothing has changed")
         self.assertGreater(process.text.index("was reloaded"), process.text.index("is running; cubes"))
+        self.assertEqual(process.text.count("was reloaded"), 1)
         for _ in range(20):
             process.send(signal.SIGHUP)
         await self.hang_up()
@@ -334,10 +337,6 @@ class SignalTests(ReloadCase):
         self.assertNotIn("Traceback", process.text)
 
     async def test_in_the_background_and_without_its_terminal(self) -> None:
-        await self.begin()
-        process = self.service.process
-        assert process is not None
-        await process.stop()
         pidfile, logfile = self.service.folder / "pid", self.service.folder / "out.log"
         run = "from twisted.scripts.twistd import run; run()"
         where = [f"--pidfile={pidfile}", f"--logfile={logfile}", "cubehook", "--config"]
