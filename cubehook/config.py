@@ -16,7 +16,8 @@ from cubehook import config_rules as rules
 from cubehook.events import CallState, Granularity, NoticeType
 
 # Alone, `$` would also match before a line break at the end.
-Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)")]
+ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$(?!\n)"
+Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
 """Names a cube or webhook in file names, metrics and URLs."""
 
 LevelName: TypeAlias = Literal["debug", "info", "warn", "error", "critical"]

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from cubehook.config import Config, Cube, Listen, Manhole, Webhook
+from cubehook.config import ID_PATTERN, Config, Cube, Listen, Manhole, Webhook
 from cubehook.config_rules import is_local, is_tls, rule_of
 from cubehook.delivery.signing import decode_secret
 from cubehook.delivery.templates import KEYS as PAYLOAD_KEYS
@@ -558,7 +558,7 @@ def described(kind: Any) -> str:
             members = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
             return " or ".join(map(described, members))
         case inspect.StrType() if kind.pattern is not None:
-            return f"a text that matches {kind.pattern}"
+            return _ID_WORDS if kind.pattern == ID_PATTERN else f"a text that matches {kind.pattern}"
         case inspect.StrType() if kind.min_length or kind.max_length is not None:
             most = "" if kind.max_length is None else f" to {kind.max_length}"
             return f"a text of {kind.min_length or 0}{most or ' or more'} characters"
@@ -655,6 +655,8 @@ def _presented(kind: Any, found: Any) -> str:
 
 def _kind(found: Any) -> str:
     match found:
+        case None:
+            return "nothing"
         case bool():
             return "true or false"
         case int() | float():

@@ -298,6 +298,7 @@ class CubehookService(Service):
             traces=self.traces,
             trace=self.trace,
             problems=self.problems,
+            record=self.faces.record,
             reload=self.reload,
         )
         self._doors = Doors(inside, settings.manhole, settings.state_dir, self._open_port)
@@ -345,6 +346,8 @@ class CubehookService(Service):
         greatest = await store.greatest_id()
         self._ids.begin_after(greatest)
         await self._catch_up(id_time(greatest) - wall_clock(), provisioned.webhooks)
+        if provisioned.by_file:
+            self.faces.record("configuration", "provision", str(settings.source or ""), provisioned.by_file)
         self.cubes.open(provisioned.cubes)
         orphans = await self._restore_calls()
         for registration in await store.registrations():

@@ -434,6 +434,11 @@ class UnmadeTests(WebhooksCase):
         with self.assertRaises(SettingsError):
             _ = self.webhooks.try_out(CRM, CallState.ALERTING)
 
+    def test_what_is_not_given_is_told_as_that(self) -> None:
+        with self.assertRaises(SettingsError) as caught:
+            self.webhooks.check(config.Webhook(id="x", transport="signing", payload="template"))
+        self.assertTrue(caught.exception.problems["template"].endswith("found nothing"))
+
     def test_a_rotated_secret_is_used_once_it_is_mended(self) -> None:
         self.successResultOf(self.webhooks.rotate_secret("crm"))
         self.plugin.broken = False

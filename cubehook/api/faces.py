@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from cubehook.api.access import Gate
@@ -16,7 +18,7 @@ from cubehook.api.deliveries import DeliveriesPart
 from cubehook.api.docs import PATH as DOCS
 from cubehook.api.docs import DocsResource
 from cubehook.api.feed import Feed, FeedPart
-from cubehook.api.guard import guarded
+from cubehook.api.guard import Change, guarded, keep_or_tell
 from cubehook.api.openapi import OpenApiPart
 from cubehook.api.operations import PREFIX, Api
 from cubehook.api.site import ConsoleSite
@@ -25,6 +27,7 @@ from cubehook.api.tokens import TokensPart
 from cubehook.events import Micros
 from cubehook.ids import Ids
 from cubehook.store.store import Store
+from cubehook.text import printable
 
 
 class Faces:
@@ -34,6 +37,8 @@ class Faces:
     `parts`, afterwards, are all of them, each looking after who asks and recording what is changed: for
     the console, which asks them too.  `gate` knows who asks, `feed` wants to hear of every event.
     """
+
+    _log = Logger()
 
     def __init__(
         self, parts: Iterable[object], store: Store, ids: Ids, now: Callable[[], Micros], reactor: Any
@@ -49,7 +54,14 @@ class Faces:
             TokensPart(store.access, ids, now, os.urandom),
             AuditPart(store),
         ]
-        self.parts = guarded([*every, OpenApiPart(every)], Record(store, ids, now).keep)
+        self._keep = Record(store, ids, now).keep
+        self.parts = guarded([*every, OpenApiPart(every)], self._keep)
+
+    def record(self, who: str, action: str, subject: str, detail: dict[str, Any]) -> None:
+        """Put on the record what was changed by other ways than the API: see `guard.Change`."""
+        change = Change(who=printable(who), action=action, subject=printable(subject), detail=detail)
+        kept = Deferred.fromCoroutine(keep_or_tell(self._keep, change))
+        _ = kept.addErrback(lambda failure: self._log.failure("A change was not put on the record", failure))
 
     def control(self, *own: object) -> Resource:
         """

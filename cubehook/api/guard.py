@@ -71,7 +71,7 @@ def _guarded(declared: Operation, handler: Callable[..., Awaitable[Any]], keep: 
             detail = {} if body is None else fit_to_keep(body)
             recorded = detail if declared.recorded is None else declared.recorded(result)
             if recorded is not None:
-                await _keep(keep, _change(caller, declared, arguments, result, recorded))
+                await keep_or_tell(keep, _change(caller, declared, arguments, result, recorded))
         return result
 
     ask.operation = declared  # type: ignore[attr-defined]
@@ -98,7 +98,8 @@ def _change(
     )
 
 
-async def _keep(keep: Keep, change: Change) -> None:
+async def keep_or_tell(keep: Keep, change: Change) -> None:
+    """Have what was changed kept in the record; if that cannot be, the log tells of it."""
     try:
         await keep(change)
     except (StoreError, StoreFullError) as error:

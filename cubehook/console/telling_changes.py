@@ -23,6 +23,7 @@ _VERBS = {
     "delete_token": "removed token",
     "trace_cube": "traced cube",
     "reload": "reloaded the configuration",
+    "provision": "was read at a start from",
     "sign_in": "signed in",
     "sign_out": "signed out",
 }
@@ -38,7 +39,7 @@ def change_told(change: Any) -> str:
     told = verb if change.action in _ALONE or not subject else f"{verb} {subject}"
     if change.action.startswith("change_") and change.detail:
         told += f" ({', '.join(sorted(change.detail))})"
-    if change.action == "reload":
+    if change.action in ("reload", "provision"):
         told += f" ({'; '.join(_reloaded(change.detail))})"
     return told
 

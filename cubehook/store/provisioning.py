@@ -33,7 +33,8 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
 
     No webhook has its secret in `webhooks`: `secrets` tells what each signs with, of every one.
     `disabled` tells why, for webhooks whose receiver wanted nothing any more; `troubles` how those that
-    were held back stood.
+    were held back stood.  `by_file` has the ids that the file added, changed and removed just now: `cubes`
+    and `webhooks`, each by what was done, without what is empty.
     """
 
     cubes: tuple[Cube, ...]
@@ -41,6 +42,7 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True):
     secrets: dict[str, SigningSecrets]
     disabled: dict[str, str]
     troubles: dict[str, Trouble]
+    by_file: dict[str, dict[str, list[str]]] = {}
 
 
 def provision(
@@ -57,8 +59,10 @@ def provision(
 
     A secret that the file gives another goes on signing for `overlap` seconds from `at`.
     """
-    _put_cubes(connection, wanted_cubes)
-    _put_webhooks(connection, wanted_webhooks, sealer, random_bytes, at, overlap)
+    by_file = {
+        "cubes": _put_cubes(connection, wanted_cubes),
+        "webhooks": _put_webhooks(connection, wanted_webhooks, sealer, random_bytes, at, overlap),
+    }
     all_webhooks = []
     secrets = {}
     disabled = {}
@@ -80,16 +84,29 @@ def provision(
         secrets=secrets,
         disabled=disabled,
         troubles=troubles,
+        by_file={kind: what for kind, what in by_file.items() if what},
     )
 
 
-def _put_cubes(connection: Connection, wanted: Sequence[Cube]) -> None:
+def _put_cubes(connection: Connection, wanted: Sequence[Cube]) -> dict[str, list[str]]:
+    kept = {row.id: row for row in connection.execute(select(cubes))}
     ids = [cube.id for cube in wanted]
     connection.execute(delete(cubes).where(cubes.c.provisioned, cubes.c.id.not_in(ids)))
+    changed = []
     for cube in wanted:
         row = {"provisioned": True, "settings": _text(cube)}
         new = insert(cubes).values(id=cube.id, **row)
         connection.execute(new.on_conflict_do_update(index_elements=["id"], set_=row))
+        if cube.id in kept and not _is_cube(kept[cube.id], cube):
+            changed.append(cube.id)
+    return _by_file(kept, ids, changed)
+
+
+def _by_file(kept: dict[str, Any], ids: Sequence[str], changed: list[str]) -> dict[str, list[str]]:
+    """What the file, which has `ids`, did to the rows that were `kept` before, `changed` being known."""
+    removed = [id for id, row in kept.items() if row.provisioned and id not in ids]
+    done = {"added": [id for id in ids if id not in kept], "changed": changed, "removed": removed}
+    return {what: those for what, those in done.items() if those}
 
 
 def _put_webhooks(
@@ -99,10 +116,11 @@ def _put_webhooks(
     random_bytes: Callable[[int], bytes],
     at: Micros,
     overlap: float,
-) -> None:
+) -> dict[str, list[str]]:
+    kept = {row.id: row for row in connection.execute(select(webhooks))}
     ids = [webhook.id for webhook in wanted]
     connection.execute(delete(webhooks).where(webhooks.c.provisioned, webhooks.c.id.not_in(ids)))
-    kept = {row.id: row for row in connection.execute(select(webhooks))}
+    changed = []
     for webhook in wanted:
         before = kept.get(webhook.id)
         settings = msgspec.structs.replace(webhook, secret=None)
@@ -123,7 +141,9 @@ def _put_webhooks(
             row["settings"] = sealer.seal(_text(settings))
         if not same or secrets.current != known.current:
             row |= {"disabled_reason": None, "disabled_at": None, "trouble": None}
+            changed.append(webhook.id)
         connection.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(row))
+    return _by_file(kept, ids, changed)
 
 
 def put_cube(connection: Connection, cube: Cube) -> None:
@@ -293,6 +313,14 @@ def _unsealed(text: str, sealer: Sealer, webhook: str) -> str:
         raise StoreError(
             f"what the database keeps of webhook {webhook} cannot be unsealed: {error}"
         ) from None
+
+
+def _is_cube(row: Any, cube: Cube) -> bool:
+    """Whether `row` holds `cube`."""
+    try:
+        return _read(row.settings, Cube, "") == cube
+    except StoreError:
+        return False
 
 
 def _is(row: Any, settings: Webhook, sealer: Sealer) -> bool:

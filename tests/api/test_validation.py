@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook import config
 from cubehook.api.errors import ApiError, InvalidError
+from cubehook.api.settings import NewWebhook
 from cubehook.api.validation import from_json, from_query
 from cubehook.config_rules import duration, rule
 
@@ -175,6 +176,13 @@ class Bodies(SynchronousTestCase):
             self.assertRaises(ApiError, from_json, Body, body)
         else:
             self.assertEqual(from_json(Body, body), expected)
+
+
+class Ids(SynchronousTestCase):
+    def test_what_an_id_is_is_told_in_words(self) -> None:
+        with self.assertRaises(InvalidError) as caught:
+            from_json(NewWebhook, b'{"id": "CRM"}')
+        self.assertIn("small letters", caught.exception.fields["id"])
 
 
 class Query(msgspec.Struct):

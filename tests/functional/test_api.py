@@ -188,6 +188,12 @@ class Access(ApiCase):
             [
                 ("first administrator", "delete_token", made["id"], {}),
                 ("first administrator", "create_token", made["id"], {"name": "Wallboard"}),
+                (
+                    "configuration",
+                    "provision",
+                    str(self.service.config),
+                    {"cubes": {"added": ["hq"]}, "webhooks": {"added": ["crm"]}},
+                ),
             ],
         )
 
@@ -209,7 +215,7 @@ class Access(ApiCase):
         await self.start()
         answer = await ask_control(self.service, "POST", "/tokens", {"name": "New", "role": "admin"})
         self.assertEqual(answer.status, 201)
-        (entry,) = (await self.get("/audit"))["items"]
+        entry = (await self.get("/audit"))["items"][0]
         self.assertTrue(entry["who"].startswith("uid "), entry)
 
     async def test_headers_of_every_answer(self) -> None:

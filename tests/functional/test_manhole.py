@@ -23,6 +23,7 @@ from twisted.trial.unittest import TestCase
 
 from cubehook.operations.manhole.passwords import hash_password
 from cubehook.simulator.sink import Behaviour
+from tests.functional.control import ask
 from tests.functional.harness import PATIENCE, Process, Service, free_port, twistd
 from tests.functional.test_main_job import MainJobCase, reactor
 
@@ -230,6 +231,14 @@ class SshTests(ManholeCase):
         self.assertRegex(output, r"\ntrace +on until ")
         self.assertRegex(output, r"\ntrace +off\n")
         self.assertTrue((self.service.folder / "state" / "log" / "trace-hq.log").exists())
+        done = ("trace_cube", "trace_cube", "register_cube", "redeliver_one")
+
+        async def recorded() -> bool:
+            changes = (await ask(self.service, "GET", "/audit")).body["items"]
+            told = [(each["action"], each["who"].partition(" ")[0]) for each in changes]
+            return told[:4] == [(action, "manhole:") for action in done]
+
+        await self.poll(recorded)
         _, output, _ = await self.ssh(
             ann, "loglevel('cubehook.xcc', 'debug')\nloglevel('cubehook.xcc.client')"
         )

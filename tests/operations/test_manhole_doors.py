@@ -94,6 +94,7 @@ class DoorsCase(TestCase):
             trace=nothing,
             problems=list,
             reload=nothing,
+            record=nothing,
         )
         self.doors = Doors(inside, settings, self.folder, self._listen)
         self.doors.open()

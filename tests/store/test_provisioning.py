@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from cubehook.config import Cube, Retention, Webhook
@@ -63,6 +65,30 @@ class ProvisionTests(ProvisionCase):
         self.assertEqual(len(decode_secret(made.current)), 32)
         self.assertEqual((made.from_file, made.former), (False, ()))
         self.assertEqual(found.disabled, {})
+
+    async def test_what_the_file_did_is_told(self) -> None:
+        store = await self.opened()
+        at: dict[str, Any] = {"at": NOON, "overlap": 0}
+        await self.by_hand(store, Webhook(id="hand"), A)
+        found = await store.provision([HQ], [CRM, Webhook(id="audit")], **at)
+        self.assertEqual(found.by_file, {"cubes": {"added": ["hq"]}, "webhooks": {"added": ["crm", "audit"]}})
+        self.assertEqual((await store.provision([HQ], [CRM, Webhook(id="audit")], **at)).by_file, {})
+        lab = msgspec.structs.replace(HQ, id="lab")
+        other = msgspec.structs.replace(HQ, description="other")
+        found = await store.provision([other, lab], [signed(B), Webhook(id="hand", name="Ours")], **at)
+        self.assertEqual(
+            found.by_file,
+            {
+                "cubes": {"added": ["lab"], "changed": ["hq"]},
+                "webhooks": {"changed": ["crm", "hand"], "removed": ["audit"]},
+            },
+        )
+        await self.execute(store, "UPDATE cubes SET settings = 'x' WHERE id = 'hq'")
+        found = await store.provision([other], [], **at)
+        self.assertEqual(found.by_file["cubes"], {"changed": ["hq"], "removed": ["lab"]})
+
+    async def execute(self, store: Store, statement: str) -> None:
+        await store._do(lambda connection: connection.exec_driver_sql(statement).rowcount)
 
     async def test_what_is_gone_from_the_file_goes_and_what_came_otherwise_stays(self) -> None:
         store = await self.opened()

@@ -34,6 +34,8 @@ class Inside:
     traces: Traces
     trace: Callable[[str, float, bool], Tracing]
     problems: Callable[[], list[str]]
+    record: Callable[[str, str, str, dict[str, Any]], None]
+    """Puts on the record of changes who did what to which thing, with what it was done."""
     reload: Callable[[str], Awaitable[Reloaded]]
     began: float = time.monotonic()
     """When the process came this far; the monotonic clock's."""

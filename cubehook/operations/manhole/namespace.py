@@ -82,7 +82,11 @@ def namespace(
     leave: Callable[[], None],
 ) -> dict[str, Any]:
     """A prompt's own names, for `visitor`, one of `visitors`; `leave` ends the session."""
-    now = inside.now
+    now, who = inside.now, f"manhole: {visitor}"
+
+    def record(action: str, subject: str, **detail: Any) -> None:
+        inside.record(who, action, subject, detail)
+
     cubes = CubesView(inside, screen)
     webhooks = WebhooksView(inside, screen)
 
@@ -107,12 +111,14 @@ def namespace(
         """Register with the gateway of `cube` again now, and tell how that went."""
         id = _known(cubes, cube)
         registration = await inside.cubes.register(id)
+        record("register_cube", id)
         return Fields(screen, registration, lambda: [("cube", id), *registration_pairs(registration, now())])
 
     async def redeliver(delivery: Any) -> Fields:
         """Send one delivery again: its id, or a row of `deliveries`."""
         id = _delivery_id(delivery)
-        sent = await inside.redelivery.one(id, f"manhole: {visitor}")
+        sent = await inside.redelivery.one(id, who)
+        record("redeliver_one", id_text(id))
         return Fields(
             screen,
             sent,
@@ -129,6 +135,7 @@ def namespace(
         """Send to a webhook again that was disabled while it was in use."""
         id = _known(webhooks, webhook)
         await inside.webhooks.enable(id)
+        record("enable_webhook", id)
         return webhooks[id]
 
     async def reload() -> Fields:
@@ -153,6 +160,7 @@ def namespace(
             tracing = inside.trace(id, minutes, masked)
         except (ValueError, TypeError) as error:
             raise MistakeError(f"minutes: {error}") from None
+        record("trace_cube", id, minutes=minutes, masked=masked)
         return Fields(
             screen,
             tracing,
