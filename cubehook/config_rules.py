@@ -51,8 +51,9 @@ _POSITIONAL = {
     ),
     "unix": ("address", "mode", "backlog", "lockfile"),
 }
-# Those that name files.
-_FILES = {"ssl": ("privateKey", "certKey", "extraCertChain", "dhParameters"), "unix": ("address",)}
+_TLS_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters")
+# Arguments that name files.
+_FILES = {"ssl": _TLS_FILES, "systemd": _TLS_FILES, "unix": ("address",)}
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -322,6 +323,16 @@ def endpoint_in(text: str, folder: Path) -> str:
     if not relative:
         return text
     arguments |= {name: str(folder / arguments[name]) for name in relative}
+    return _written(kind, arguments)
+
+
+def without_tls(text: str) -> str:
+    """A `systemd:` endpoint string as Twisted knows it, which has no TLS for such."""
+    kind, arguments = endpoint_parts(text)
+    return _written(kind, {name: value for name, value in arguments.items() if name not in _TLS_FILES})
+
+
+def _written(kind: str, arguments: dict[str, str]) -> str:
     escaped = {name: re.sub(r"([\\:])", r"\\\1", value) for name, value in arguments.items()}
     return ":".join([kind, *(f"{name}={value}" for name, value in escaped.items())])
 
@@ -332,13 +343,17 @@ def _ssl(arguments: dict[str, str]) -> None:
             raise ValueError(f"ssl: does not take {name}")
     if "sslmethod" in arguments:
         raise ValueError("sslmethod is not taken: listen.tls_minimum tells how old TLS may be")
-    if not arguments.get("privateKey"):
-        raise ValueError("it names no privateKey")
-    for name in _FILES["ssl"]:
-        if "\0" in arguments.get(name, "") or arguments.get(name) == "":
-            raise ValueError(f"its {name} is no file")
+    _tls_files(arguments)
     if not arguments.get("backlog", "0").isdecimal():
         raise ValueError("its backlog is not a number")
+
+
+def _tls_files(arguments: dict[str, str]) -> None:
+    if not arguments.get("privateKey"):
+        raise ValueError("it names no privateKey")
+    for name in _TLS_FILES:
+        if "\0" in arguments.get(name, "") or arguments.get(name) == "":
+            raise ValueError(f"its {name} is no file")
 
 
 def _systemd(arguments: dict[str, str]) -> None:
@@ -349,11 +364,15 @@ def _systemd(arguments: dict[str, str]) -> None:
         raise ValueError("it wants either index= or name=")
     if not arguments.get("index", "0").isdecimal():
         raise ValueError("its index is not a number")
+    if any(name in arguments for name in _TLS_FILES):
+        # Of our own making: Twisted has none that takes such a socket and speaks TLS.
+        _tls_files(arguments)
 
 
 def is_tls(text: str) -> bool:
     """Whether it is TLS that is spoken at an endpoint."""
-    return endpoint_parts(text)[0] == "ssl"
+    kind, arguments = endpoint_parts(text)
+    return kind == "ssl" or (kind == "systemd" and "privateKey" in arguments)
 
 
 def is_local(text: str) -> bool:

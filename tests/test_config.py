@@ -20,7 +20,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from cubehook import config_reader
 from cubehook.config import Config, Cube, Egress, Webhook
 from cubehook.config_reader import ConfigErrors, Problem, WebhookCheck, defaults, read, state_dir
-from cubehook.config_rules import duration, endpoint_in, endpoint_parts, is_local, shown_url
+from cubehook.config_rules import (
+    duration,
+    endpoint_in,
+    endpoint_parts,
+    is_local,
+    is_tls,
+    shown_url,
+    without_tls,
+)
 from cubehook.simulator.tls import own_identity, pem_of
 
 ROOT = Path(__file__).parent.parent
@@ -420,6 +428,8 @@ class Refusals(ConfigTestCase):
             ("systemd:domain=INET", "index= or name="),
             ("systemd:index=0", "domain"),
             ("systemd:domain=INET:index=x", "index"),
+            ("systemd:domain=INET:name=x:certKey=c", "names no privateKey"),
+            ("systemd:domain=INET:name=x:privateKey=k:certKey=", "certKey is no file"),
             ("stdio:", "standard input"),
         ]:
             self.refused(f'[listen]\ncubes = ["{text}"]', "listen.cubes[0]", "endpoint string", why)
@@ -469,6 +479,13 @@ class Refusals(ConfigTestCase):
             "authorities",
             "holds no certificates",
         )
+
+        handed = "systemd:domain=INET:name=x:privateKey=us.key:certKey=us.pem"
+        (endpoint,) = self.read(f'[listen]\nconsole = ["{handed}"]').listen.console
+        self.assertTrue(is_tls(endpoint))
+        self.assertIn(f"privateKey={self.folder}/us.key", endpoint)
+        self.assertEqual(without_tls(endpoint), "systemd:domain=INET:name=x")
+        self.assertFalse(is_tls(without_tls(endpoint)))
 
     def test_files_in_a_folder_with_a_colon(self) -> None:
         text = endpoint_in("ssl:8443:privateKey=a\\:b/us.key:interface=\\:\\:1", Path("/c:d"))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,10 @@ class ListenersTests(TestCase):
         self.assertEqual([f"http://127.0.0.1:{self.one}"], self.listeners.console_urls())
 
     async def test_a_socket_is_made_again(self) -> None:
-        path = Path(self.mktemp()).resolve()
+        # The path of a socket may have no more than about a hundred bytes.
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        path = folder / "socket"
         await self.listeners.change(Listen(cubes=(f"unix:{path}",), console=()))
         await self.listeners.change(Listen(cubes=(f"unix:{path}:mode=600",), console=()))
         self.assertEqual(0o600, path.stat().st_mode & 0o777)

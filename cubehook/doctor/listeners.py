@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cubehook.config_rules import endpoint_parts
+from cubehook.config_rules import endpoint_parts, is_tls
 from cubehook.control import ControlError
 from cubehook.doctor import ports
 from cubehook.doctor.certificates import authorities_findings, certificate_findings
@@ -32,9 +32,9 @@ async def listener_findings(subject: Subject, listener: Listener) -> list[Findin
 
 
 def _files(subject: Subject, listener: Listener) -> list[Finding]:
-    kind, arguments = endpoint_parts(listener.endpoint)
-    if kind != "ssl":
+    if not is_tls(listener.endpoint):
         return []
+    _, arguments = endpoint_parts(listener.endpoint)
     key = Path(arguments["privateKey"])
     path = Path(arguments.get("certKey") or key)
     name = listener.name

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from cubehook.config import Config, Cube, Webhook
-from cubehook.config_rules import endpoint_parts
+from cubehook.config_rules import endpoint_parts, is_tls
 from cubehook.control import Control
 from cubehook.doctor.clock import Opinion
 from cubehook.doctor.state import Kept
@@ -132,7 +132,9 @@ def listener(key: str, endpoint: str) -> Listener:
         host = ""
     if kind == "tcp6" and not host:
         host = "::1"
-    return Listener(key, endpoint, "https" if kind == "ssl" else "http", host, int(port) if tells else None)
+    return Listener(
+        key, endpoint, "https" if is_tls(endpoint) else "http", host, int(port) if tells else None
+    )
 
 
 def _together(of_the_file: Sequence[V], others: Sequence[V]) -> list[V]:

@@ -1,8 +1,9 @@
 """
 How a listener speaks TLS: what it shows, whom it asks for a certificate, and why somebody was not let in.
 
-Endpoint strings are Twisted's (`ssl:8443:privateKey=...:certKey=...`).  Twisted itself would read their files
-once, and show what it read for as long as the process lives.
+Endpoint strings are Twisted's (`ssl:8443:privateKey=...:certKey=...`), and of sockets that systemd opens
+(`systemd:domain=INET:name=cubes:privateKey=...`).  Twisted itself would read the files of the former once,
+and show what it read for as long as the process lives; for the latter it knows no TLS.
 """
 
 from __future__ import annotations
@@ -16,15 +17,23 @@ import msgspec
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.ssl import DiffieHellmanParameters
 from twisted.logger import Logger, LogLevel
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
-from cubehook.config_rules import endpoint_parts
+from cubehook.config_rules import endpoint_parts, without_tls
+from cubehook.net import inherited
 from cubehook.net.certificates import (
     Identity,
     Stamp,
@@ -111,8 +120,10 @@ class ServerTls:
         self._tell_at: dict[LogLevel, float] = {}
 
     def endpoint(self, reactor: Any) -> IStreamServerEndpoint:
-        """What to listen with."""
-        _, arguments = endpoint_parts(self._endpoint)
+        """What to listen with; `inherited.InheritedError` if systemd hands over no socket for it."""
+        kind, arguments = endpoint_parts(self._endpoint)
+        if kind == "systemd":
+            return _OverTls(inherited.server(reactor, without_tls(self._endpoint)), self)
         endpoint: IStreamServerEndpoint = SSL4ServerEndpoint(
             reactor,
             int(arguments["port"]),
@@ -260,6 +271,18 @@ class ServerTls:
         files = self._files
         named = (files.key, files.certificate, files.chain, files.dh, self._demands.client_ca)
         return [stamp(Path(each)) for each in named if each is not None]
+
+
+@implementer(IStreamServerEndpoint)
+class _OverTls:
+    """`endpoint`, with TLS before what listens there."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, tls: ServerTls) -> None:
+        self._endpoint = endpoint
+        self._tls = tls
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return self._endpoint.listen(TLSMemoryBIOFactory(self._tls, False, protocolFactory))
 
 
 # What OpenSSL says; the first that fits is told.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from random import Random
@@ -27,8 +28,12 @@ ROUTER = own_identity()
 
 
 class SecureModeCase(MainJobCase):
-    async def begin_secure(self, cube: str, listen: str = "") -> None:
-        """The service with TLS on the cubes' listener, and a sink; no gateway yet."""
+    async def begin_secure(self, cube: str, listen: str = "", handed_over: bool = False) -> None:
+        """
+        The service with TLS on the cubes' listener, and a sink; no gateway yet.
+
+        `handed_over`: on a socket that is opened here, as systemd would do it.
+        """
         folder = Path(self.mktemp()).absolute()
         folder.mkdir(parents=True)
         self.received, self._watchers = [], []
@@ -38,10 +43,15 @@ class SecureModeCase(MainJobCase):
         self.write("cubehook")
         self.service = service = Service(self, folder)
         # Relative to the configuration file.
-        files = "privateKey=us.key:certKey=us.pem"
+        endpoint = f"ssl:{service.cubes_port}:interface=127.0.0.1"
+        if handed_over:
+            listener = socket.create_server(("127.0.0.1", service.cubes_port), backlog=100)
+            self.addCleanup(listener.close)
+            service.sockets["cubes"] = listener
+            endpoint = "systemd:domain=INET:name=cubes"
         service.scheme = "https"
         service.listen = (
-            f'cubes = ["ssl:{service.cubes_port}:interface=127.0.0.1:{files}"]\n'
+            f'cubes = ["{endpoint}:privateKey=us.key:certKey=us.pem"]\n'
             f'console = ["tcp:{service.console_port}:interface=127.0.0.1"]\n{listen}\n'
         )
         self.url = f"https://127.0.0.1:{self.gateway_port}/cisco_xcc"
@@ -156,7 +166,7 @@ class SecureModeTests(SecureModeCase):
         await self.process.stop()
 
     async def test_a_wrong_pin_and_an_old_router(self) -> None:
-        await self.begin_secure("", listen='tls_minimum = "1.1"')
+        await self.begin_secure("", listen='tls_minimum = "1.1"', handed_over=True)
         await self.process.wait_for(r"listen.cubes\[0\]: TLS 1.1 and its weak ciphers are allowed")
         wrong = certificate_pin(b"another")
         await self.router()
