@@ -118,6 +118,8 @@ class ListenersTests(TestCase):
         await self.listeners.change(Listen(cubes=(f"unix:{path}",), console=()))
         await self.listeners.change(Listen(cubes=(f"unix:{path}:mode=600",), console=()))
         self.assertEqual(0o600, path.stat().st_mode & 0o777)
+        # Before the folder goes.
+        await self.listeners.close()
 
     async def test_a_port_that_cannot_be_opened_changes_nothing(self) -> None:
         with socket.socket() as other:
