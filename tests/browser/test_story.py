@@ -8,6 +8,10 @@ from cubehook.simulator.sink import Behaviour, Received
 from tests.browser.case import BrowserCase
 from tests.functional.harness import free_port
 
+SWAPPED = """
+    () => new Promise(done => document.addEventListener("htmx:afterSettle", () => done(), {once: true}))
+"""
+
 
 class StoryTests(BrowserCase):
     extra = "[delivery]\nretry = [0.2]\njitter = 0"
@@ -128,6 +132,13 @@ class StoryTests(BrowserCase):
         expect(board.locator(".board-call")).to_have_count(1)
         expect(board.locator(".board-from")).to_contain_text(calling.lstrip("+")[-4:])
         expect(board.get_by_text("Connected")).to_be_visible()
+        # It goes on by itself, and whoever stands on it stays there when it comes anew.
+        call = board.locator(".board-call")
+        call.focus()
+        before = call.locator("time").inner_text()
+        page.evaluate(SWAPPED)
+        expect(call).to_be_focused()
+        expect(call.locator("time")).not_to_have_text(before)
 
     def watch_it_go(self, page: Page) -> None:
         expect(page.locator("#board").get_by_text("Nobody is on the phone.")).to_be_visible()

@@ -50,6 +50,8 @@
     var then = Date.parse(element.dateTime);
     if (isNaN(then)) return;
     var style = element.dataset.time;
+    // What has come anew has no title of ours yet; the rest does not change.
+    if (element.dataset.exact && style !== "ago" && style !== "running") return;
     if (style === "ago") put(element, ago(then, now));
     else if (style === "running") put(element, timer(now - then));
     else put(element, (style === "clock" ? clock : moment).format(then));
@@ -133,6 +135,14 @@
     if (!notice || notice.hidden === !is) return;
     notice.hidden = !is;
     if (is) put(notice.querySelector("[data-stale-since]"), clock.format(Date.now()));
+  }
+
+  // Of hundreds of parts most are the same as before: those are not looked into. data-same="all that they show"
+  function skipTheSame() {
+    if (!window.Idiomorph) return;
+    Idiomorph.defaults.callbacks.beforeNodeMorphed = function (old, fresh) {
+      return !(old.dataset && fresh.dataset && old.id === fresh.id && old.dataset.same && old.dataset.same === fresh.dataset.same);
+    };
   }
 
   function prepare(within) {
@@ -267,6 +277,7 @@
   function start() {
     var at = document.querySelector("meta[name=cubehook-now]");
     if (at) skew = Date.parse(at.content) - Date.now();
+    skipTheSame();
     prepare(document);
     document.querySelectorAll("[data-theme-switch]").forEach(nameTheme);
     document.querySelectorAll("form").forEach(choices);
