@@ -183,7 +183,10 @@ class TheCalendar(DeliveriesCase):
             "/deliveries?webhook=crm", cookie=f"{COOKIE}={ADMIN}; cubehook-zone=Europe/Berlin"
         )
         found = {
-            day.text: (words(day.xpath(".//*[@class='day-count']")[0]), day.get("aria-label").split(", ")[2])
+            day.text: (
+                day.xpath(".//*[@class='day-count']")[0].get("data-count"),
+                day.get("aria-label").split(", ")[2],
+            )
             for day in page.tree.xpath("//a[.//*[@class='day-count']]")
         }
         self.assertEqual(
