@@ -53,8 +53,12 @@ class BrowserCase(TestCase):
             Random(1),
         )
         self.addCleanup(lambda: Deferred.fromCoroutine(self.gateway.stop()))
+        self.before_start()
         await self.gateway.start()
         await self.service.start()
+
+    def before_start(self) -> None:
+        """Put into the service's folder what it is to find there."""
 
     async def ask(self, method: str, path: str, body: object = None) -> Any:
         """What the API answers; it must have done what was asked."""

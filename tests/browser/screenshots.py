@@ -1,7 +1,7 @@
 """
 Takes the pictures of docs/console.md: `make screenshots`, or `python -m tests.browser.screenshots [FOLDER]`.
 
-Each screen in light and dark, of a service that has been busy for a moment, with a receiver that fails.
+Each screen in light and dark, of a service with two weeks of calls and some of just now; one receiver fails.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +17,8 @@ from playwright.sync_api import Page
 from twisted.internet.task import deferLater
 from twisted.trial.runner import TrialRunner
 
+from cubehook.events import iso
+from tests.browser import past
 from tests.browser.stage import reactor
 from tests.browser.world import WorldCase
 from tests.functional.harness import ROOT
@@ -42,6 +45,8 @@ SCREENS = (
 PHONE = ("overview", "calls", "delivery-failing")
 TALLEST = 860
 """Pixels after which a long page is cut."""
+WHOLE = ("analytics",)
+"""Pages that are shown to their ends."""
 PLACES = """
     folder => document.querySelectorAll("code").forEach(each => {
         each.textContent = each.textContent.replace(folder, "/etc/cubehook");
@@ -57,9 +62,15 @@ class Pictures(WorldCase):
     speed = 1.0
     timeout = 300
 
+    def before_start(self) -> None:
+        self.begun = time.time_ns() // 1000
+        past.put(self.service.folder / "state" / "cubehook.db", self.begun)
+
     async def test_take(self) -> None:
         await self.live(MIX + MORE)
-        self.pages["analytics"] += "?range=24h"
+        answered = (await self.ask("GET", f"/calls?outcome=answered&since={iso(self.begun)}"))["items"]
+        self.pages["call"] = f"/calls/{answered[-1]['id']}"
+        self.pages["analytics"] += "?range=7d"
         await self.ask("POST", "/tokens", {"name": "Wallboard", "role": "viewer"})
         self.folder.mkdir(parents=True, exist_ok=True)
         # Some are talking, one is ringing while the pictures are taken.
@@ -85,7 +96,8 @@ class Pictures(WorldCase):
             size = page.viewport_size
             assert size is not None
             tall = page.evaluate("() => document.getElementById('main').getBoundingClientRect().bottom")
-            page.set_viewport_size({"width": size["width"], "height": min(max(int(tall), 560), TALLEST)})
+            most = 4 * TALLEST if name in WHOLE else TALLEST
+            page.set_viewport_size({"width": size["width"], "height": min(max(int(tall), 560), most)})
             # Where this ran is nobody's concern.
             page.evaluate(PLACES, str(self.service.folder))
             picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
