@@ -17,7 +17,9 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from sqlalchemy import Connection, delete, exists, insert, or_, select, update
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cubehook.events import Micros
 from cubehook.ids import id_time
@@ -42,6 +44,9 @@ ADMIN_FILE = "admin-token"
 
 USED_EVERY: Micros = 60 * 1_000_000
 """That a token is used is written down no more often than this."""
+
+BEGIN_SECONDS = 2.0
+"""How long beginning a session waits for its commit."""
 
 _BYTES = 32
 
@@ -110,9 +115,12 @@ class Access:
     Everything raises StoreError if the database cannot be read or written.
     """
 
-    def __init__(self, read: Read, do: Do) -> None:
+    def __init__(self, read: Read, do: Do, reactor: IReactorTime) -> None:
         self._read = read
         self._do = do
+        self._reactor = reactor
+        self._begun: dict[bytes, Session] = {}
+        """Sessions that hold already and are not committed yet, by hash."""
         self._noted: dict[int, Micros] = {}
         self._known: dict[bytes, Token] = {}
         """By hash: every request has one, and nobody but this object takes any away."""
@@ -168,6 +176,7 @@ class Access:
         finally:
             self._removals += 1
             self._known.clear()
+            self._begun.clear()
             self._noted.pop(id, None)
 
     async def make_first_admin(self, folder: Path, token: Token, secret: str) -> Path | None:
@@ -184,17 +193,45 @@ class Access:
     # Sessions, and links that begin one.
 
     async def begin_session(self, secret: str, session: Session, entry: Entry | None = None) -> None:
-        """Let whoever has `secret` speak for `session`."""
-        await self._do(told(partial(keep_session, kind=SESSION, secret=secret, session=session), entry))
+        """
+        Let whoever has `secret` speak for `session`.
+
+        While the database cannot be written it holds from memory: those who come to mend that must get in.
+        """
+        hash = hash_of(secret)
+        self._begun[hash] = session
+        waiting: Deferred[Any] = Deferred()
+
+        def over(result: object) -> None:
+            self._begun.pop(hash, None)
+            if not waiting.called:
+                waiting.callback(result)
+            elif isinstance(result, Failure):
+                _log.failure("A session could not be written down, and is over", result)
+
+        async def keep() -> None:
+            await self._do(told(partial(keep_session, kind=SESSION, secret=secret, session=session), entry))
+
+        _ = Deferred.fromCoroutine(keep()).addBoth(over)
+        timer = self._reactor.callLater(BEGIN_SECONDS, _call, waiting)
+        try:
+            await waiting
+        finally:
+            if timer.active():
+                timer.cancel()
 
     async def session(self, secret: str, now: Micros) -> Session | None:
         """The session whose secret this is; None if there is none or it is over at `now`."""
         if not secret.startswith(SESSION):
             return None
+        begun = self._begun.get(hash_of(secret))
+        if begun is not None:
+            return begun if now < begun.expires_at else None
         return await self._read(partial(session_of, secret=secret, now=now))
 
     async def end_session(self, secret: str, entry: Entry | None = None) -> None:
         """Let nobody speak by `secret` any more."""
+        self._begun.pop(hash_of(secret), None)
         await self._do(told(partial(take, kind=SESSION, secret=secret), entry))
 
     async def add_link(self, secret: str, session: Session, entry: Entry | None = None) -> None:
@@ -218,6 +255,10 @@ class Access:
     async def keep(self, entry: Entry) -> None:
         """Keep what someone did on the record."""
         await self._do(partial(keep_entry, entry=entry))
+
+
+def _call(waiting: Deferred[Any]) -> None:
+    waiting.callback(None)
 
 
 def told(work: Callable[[Connection], Any], entry: Entry | None) -> Callable[[Connection], Any]:

@@ -120,7 +120,7 @@ class Store:
         self._open = False
         self.jobs = Jobs(self.read, self._do)
         """What is sent again, and how far that is: an `IJobStore`."""
-        self.access = Access(self.read, self._do)
+        self.access = Access(self.read, self._do, reactor)
         """Who may use the API and the console, and the record of what they changed."""
         self.attempts_dropped = 0
         """Attempts whose log was given up because memory was full; their outcome was kept."""

@@ -33,7 +33,7 @@ reactor: Any = installed
 
 ANSWER_SECONDS = 2.0
 """How long a gateway may wait for its answer, and what a busy machine may add to that."""
-SLACK = 1.0
+SLACK = 3.0
 
 EVENTS = "SELECT body FROM events WHERE granularity <> 'notice'"
 

@@ -33,7 +33,7 @@ from cubehook.store.access import (
     new_secret,
 )
 from cubehook.store.lists import list_audit
-from tests.store.support import NOON, SECOND, StoreCase
+from tests.store.support import NOON, SECOND, StoreCase, reactor
 
 HOUR = 3600 * SECOND
 
@@ -99,7 +99,7 @@ class TokenTests(AccessCase):
             reads += 1
             return store.read(work)
 
-        access = Access(read, store._do)
+        access = Access(read, store._do, reactor)
         token, other, secret = self.token(), self.token("other"), self.secret()
         await access.add_token(token, secret)
         await access.add_token(other, self.secret())
@@ -125,7 +125,7 @@ class TokenTests(AccessCase):
                 await waits
             return found
 
-        access = Access(read, store._do)
+        access = Access(read, store._do, reactor)
         token, secret = self.token(), self.secret()
         await access.add_token(token, secret)
         asked = Deferred.fromCoroutine(access.token(secret, NOON))
@@ -255,6 +255,26 @@ class SessionTests(AccessCase):
         await store.access.end_session(secret)
         self.assertIsNone(await store.access.session(secret, NOON))
         self.assertEqual(await store.access.session(other, NOON), self.session())
+
+    async def test_one_begins_also_while_the_database_cannot_be_written(self) -> None:
+        self.patch(access, "BEGIN_SECONDS", 0.2)
+        store = await self.opened()
+        await store.access.add_token(self.token(), self.secret())
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            secret, ended = self.secret(SESSION), self.secret(SESSION)
+            for each in (secret, ended):
+                await store.access.begin_session(each, self.session(), self.entry("sign_in"))
+            self.assertEqual(await store.access.session(secret, NOON), self.session())
+            self.assertIsNone(await store.access.session(secret, NOON + HOUR))
+            ending = Deferred.fromCoroutine(store.access.end_session(ended))
+            self.assertIsNone(await store.access.session(ended, NOON))
+            other.execute("ROLLBACK")
+        await ending
+        self.assertEqual(await store.access.session(secret, NOON), self.session())
+        self.assertIsNone(await store.access.session(ended, NOON))
+        self.assertEqual(self.rows("SELECT count(*) FROM sessions"), [(1,)])
+        self.assertEqual(await self.recorded(store), ["sign_in", "sign_in"])
 
     async def test_a_link_begins_one_session(self) -> None:
         store = await self.opened()
