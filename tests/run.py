@@ -37,6 +37,9 @@ import tests
 APART = "tests.proof"
 """Runs only when named, and alone."""
 
+MOST = 8
+"""Processes, however many processors there are: each takes up to 300 MB, and the longest module its time."""
+
 TIMED = ("tests.simulator.test_load",)
 """Ask how long something takes; they run after the others, one at a time."""
 
@@ -249,7 +252,7 @@ def main(argv: Sequence[str]) -> int:
     jobs = arguments.jobs
     if jobs is None:
         alone = any(name.startswith(APART) for name in names)
-        jobs = 1 if alone else len(os.sched_getaffinity(0)) + 1
+        jobs = 1 if alone else min(len(os.sched_getaffinity(0)) + 1, MOST)
     if min(jobs, len(names)) > 1:
         outcome = Outcome()
         for some, at_once in ((set(names) - set(TIMED), jobs), (set(names) & set(TIMED), 1)):
