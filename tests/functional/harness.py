@@ -24,7 +24,7 @@ from twisted.trial.unittest import TestCase
 
 reactor: Any = installed
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a test stops waiting for something that should long have happened."""
 
 
