@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from http import HTTPStatus
 from inspect import isawaitable
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qs
@@ -412,7 +413,8 @@ def _answer(request: LimitedRequest, declared: Operation, result: Any) -> bytes:
 
 
 def _refuse(request: LimitedRequest, error: ApiError) -> bytes:
-    request.setResponseCode(error.status)
+    # Twisted does not know the phrases of all of these.
+    request.setResponseCode(error.status, HTTPStatus(error.status).phrase.encode())
     for name, value in error.headers.items():
         request.setHeader(name, value)
     return _json(request, error.body())

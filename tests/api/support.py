@@ -254,7 +254,7 @@ class ApiCase(TestCase):
         response = await treq.request(
             method, f"{self.url}{PREFIX}{path}", data=raw, headers=sent, persistent=False
         )
-        self.headers = response.headers
+        self.headers, self.phrase = response.headers, response.phrase
         self._see_that_it_is_declared(method, path, response.code)
         content = await response.content()
         if content:

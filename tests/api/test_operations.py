@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -103,6 +104,7 @@ class Refusals(ApiCase):
             },
         )
         self.assertEqual(self.redelivery.asked, [])
+        self.assertEqual(self.phrase, HTTPStatus(422).phrase.encode())
 
     async def test_where_nothing_is_to_be_given(self) -> None:
         error = await self.refused(422, "invalid", "POST", "/webhooks/crm/enable", {"force": True})
