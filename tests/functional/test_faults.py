@@ -224,6 +224,22 @@ class ClockTests(OddMachineCase):
         self.assertEqual([body["event_id"] for body in bodies if body["inferred"]], [])
         self.assertEqual(await self.value("cubehook_deliveries_pending", webhook="crm"), 0)
 
+    async def test_a_clock_that_was_set_back_while_the_service_did_not_run(self) -> None:
+        await self.begin_odd()
+        self.be_odd(ahead=3600)
+        assert self.service.process is not None
+        await self.service.process.wait_for(r"clock was set forward by 3600 s")
+        await self.stop_sink()
+        self.call(hold=1.0)
+        await self.poll(partial(self.refused_more_than, 0))
+        await self.gateway.when_idle()
+        await self.service.process.kill()
+        # A new process begins with the right clock.
+        process = await self.service.start()
+        self.assertRegex(process.text, r"clock is 3[56]\d\d s behind the newest entry of the database")
+        await self.start_sink()
+        await self.until(lambda: len(self.events()) == 3)
+
     def refused(self) -> int:
         log = self.service.folder / "state" / "log" / "events.log"
         return log.read_text().count("connection_refused")
