@@ -32,6 +32,7 @@ class RedeliveryPart:
         body=views.RedeliverRange,
         result=views.Redelivering,
         errors=(ConflictError,),
+        changes=lambda body: not body.preview,
     )
     async def redeliver_range(
         self, caller: Caller, webhook: str, body: views.RedeliverRange

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cubehook import interfaces
 from cubehook.api.operations import Caller
+from cubehook.api.views import RedeliverRange
 from cubehook.ids import first_id, id_text
 from cubehook.net.site import LimitedRequest
 from cubehook.records import DeliveryStatus
@@ -85,6 +86,11 @@ class Ranges(ApiCase):
             code, found = await self.ask("POST", "/webhooks/crm/redeliver", {**body, "status": status})
             self.assertEqual(code, 422)
             self.assertTrue(next(iter(found["error"]["fields"])).startswith("status"))
+
+    async def test_to_count_is_no_change(self) -> None:
+        changes = self.declared["redeliver_range"].changes
+        self.assertFalse(changes(RedeliverRange(since=0, preview=True)))
+        self.assertTrue(changes(RedeliverRange(since=0)))
 
     async def test_arguments_have_the_names_of_the_fields(self) -> None:
         self.redelivery.refusal = interfaces.BadRangeError({"statuses": "what is over"})
