@@ -8,6 +8,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cubehook.events import Micros
 from cubehook.store.errors import StoreError
@@ -31,6 +33,8 @@ class Backlog:
     memory, None if none is.  Deliveries that somebody asked for again are not counted: their events are old.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         store: PendingStore,
@@ -43,6 +47,8 @@ class Backlog:
         self._now = now
         self._reactor = reactor
         self._kept: dict[str, Micros] = {}
+        self._looking = False
+        self._waiting: list[Deferred[None]] = []
 
     async def look(self) -> None:
         """Look into the database, unless nothing is pending; what cannot be read stays as it was."""
@@ -50,9 +56,28 @@ class Backlog:
         if not pending:
             self._kept = {}
             return
-        looking = Deferred.fromCoroutine(self._store.oldest_pending(list(pending)))
-        with suppress(StoreError, TimeoutError):
-            self._kept = await looking.addTimeout(LOOK_SECONDS, self._reactor)
+        looked: Deferred[None] = Deferred()
+        self._waiting.append(looked)
+        if not self._looking:
+            # One at a time: a disk that hangs must not gather a thread's work for each time it is asked.
+            self._looking = True
+            _ = Deferred.fromCoroutine(self._read(list(pending))).addBoth(self._over)
+        try:
+            await looked.addTimeout(LOOK_SECONDS, self._reactor)
+        except TimeoutError:
+            self._waiting.remove(looked)
+
+    async def _read(self, webhooks: list[str]) -> None:
+        with suppress(StoreError):
+            self._kept = await self._store.oldest_pending(webhooks)
+
+    def _over(self, result: object) -> None:
+        self._looking = False
+        if isinstance(result, Failure):
+            self._log.failure("The age of what is pending could not be looked up", result)
+        waiting, self._waiting = self._waiting, []
+        for looked in waiting:
+            looked.callback(None)
 
     def ages(self, webhooks: Iterable[str]) -> list[tuple[str, float]]:
         """Seconds since the event of the oldest pending delivery happened, 0 where nothing is pending."""
