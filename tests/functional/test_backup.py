@@ -20,7 +20,7 @@ class BackupTests(MainJobCase):
         calls = Deferred.fromCoroutine(
             self.gateway.make_calls(Traffic(mix={"answered": 1.0}, rate=40.0, hold_seconds=0.5))
         )
-        await self.until(lambda: len(self.received) > 60)
+        await self.until(lambda: len(self.received) > 30)
         config = str(self.service.config)
         known = {received.id for received in self.received}
         status, output, errors = await cubehook(
