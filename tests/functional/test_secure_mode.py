@@ -82,7 +82,7 @@ class SecureModeCase(MainJobCase):
                 speed=40.0,
                 # So that every message needs a handshake.
                 persistent=False,
-                probing=Probing(response_timeout=5.0, keepalive=1.0, negative=0.5),
+                probing=Probing(response_timeout=PATIENCE, keepalive=1.0, negative=0.5),
                 secure=Secure(identity=identity, authorities=(self.authority.certificate,), **secure),
             ),
             Random(1),
@@ -97,7 +97,7 @@ class SecureModeCase(MainJobCase):
     async def shown(self) -> str:
         """Who the certificate says we are."""
         port = self.service.cubes_port
-        found = await deferToThread(look, "127.0.0.1", port, 5.0)
+        found = await deferToThread(look, "127.0.0.1", port, PATIENCE)
         return found.certificate.subject.rfc4514_string()
 
     async def last_error(self, *words: str) -> str:

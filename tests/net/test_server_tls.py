@@ -23,7 +23,7 @@ from zope.interface import implementer
 from cubehook.config import Listen
 from cubehook.listeners import ListenError, Listeners
 from cubehook.net import server_tls
-from tests.functional.harness import free_port
+from tests.functional.harness import PATIENCE, free_port
 from tests.test_listeners import Page
 from tests.transports.support import Authority
 
@@ -91,7 +91,7 @@ class ServerTlsCase(TestCase):
 
         def ask() -> str:
             with (
-                socket.create_connection(("127.0.0.1", port or self.port), 5) as plain,
+                socket.create_connection(("127.0.0.1", port or self.port), PATIENCE) as plain,
                 (context or self.context()).wrap_socket(plain, server_hostname="127.0.0.1") as tls,
             ):
                 tls.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -110,7 +110,7 @@ class ServerTlsCase(TestCase):
 
     async def told(self, level: str, *words: str) -> str:
         """Wait for a line of the log."""
-        for _ in range(500):
+        for _ in range(int(PATIENCE * 100)):
             for said_level, text in self.said:
                 if said_level == level and all(word in text for word in words):
                     return text
@@ -132,7 +132,7 @@ class RenewalTests(ServerTlsCase):
         self.open()
 
         def begin() -> ssl.SSLSocket:
-            plain = socket.create_connection(("127.0.0.1", self.port), 5)
+            plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
             return self.context().wrap_socket(plain, server_hostname="127.0.0.1")
 
         def end(connection: ssl.SSLSocket) -> bytes:
@@ -291,7 +291,7 @@ class WordsTests(ServerTlsCase):
         self.open()
 
         def ask() -> bytes:
-            with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
+            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as plain:
                 plain.sendall(b"POST /xcc/hq HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
                 return plain.recv(4096)
 
@@ -309,7 +309,7 @@ class WordsTests(ServerTlsCase):
         self.open()
 
         def leave() -> None:
-            socket.create_connection(("127.0.0.1", self.port), 5).close()
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
 
         await deferToThread(leave)
         self.assertEqual(await self.get(), "CN=cubehook")

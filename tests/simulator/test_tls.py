@@ -19,6 +19,7 @@ from cubehook.net.presented import look
 from cubehook.simulator.gateway import Settings, SimulatedGateway
 from cubehook.simulator.http import Request, Server, response
 from cubehook.simulator.tls import Secure, own_identity, pem_of, read_secure
+from tests.functional.harness import PATIENCE
 from tests.transports.support import Authority
 
 reactor: Any = installed
@@ -65,7 +66,7 @@ class SecureTests(TestCase):
         gateway = await self.gateway(url, version="1.1")
         self.assertEqual(len(self.heard), 1)
         port = int(gateway.url.split(":")[2].split("/")[0])
-        shown = await deferToThread(look, "127.0.0.1", port, 5.0)
+        shown = await deferToThread(look, "127.0.0.1", port, PATIENCE)
         self.assertEqual((shown.version, pins_of(shown.certificate)), ("1.1", pins_of(ROUTER.certificate)))
         self.heard.clear()
         await self.gateway(url, version="1.2")

@@ -63,7 +63,7 @@ class SecureCase(TestCase):
             id="hq", provider_url=self.url, application_url="https://192.0.2.20:8443/xcc/hq", **settings
         )
         self.trust = GatewayTrust(cube, self.folder)
-        return GatewayClient(cube, gateway_agent(self.reactor, self.trust), self.reactor, 5.0)
+        return GatewayClient(cube, gateway_agent(self.reactor, self.trust), self.reactor, 30.0)
 
     async def works(self, client: GatewayClient) -> None:
         answered = await client.register()
