@@ -8,16 +8,12 @@ runs; until its calls are read, the listeners let requests wait.
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 import gc
 import os
 import random
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +46,13 @@ from cubehook.cubes import Cubes
 from cubehook.delivery.breaker import State
 from cubehook.delivery.dispatcher import Dispatcher
 from cubehook.delivery.redelivery import Redelivery
-from cubehook.events import Call, CallEvent, Event, Micros, NoticeType, iso
+from cubehook.events import Call, Event, Micros
+from cubehook.gauges import add_gauges
 from cubehook.ids import Ids, id_time
 from cubehook.intake import Intake
 from cubehook.listeners import ListenError, Listeners, allow_many_connections
 from cubehook.net import inherited
 from cubehook.net.site import AccessSite
-from cubehook.notices import about_webhook
 from cubehook.operations import certificates, rates
 from cubehook.operations.backlog import Backlog
 from cubehook.operations.certificates import Certificates
@@ -67,7 +63,8 @@ from cubehook.operations.metrics import Metrics
 from cubehook.operations.status import ServiceStatus
 from cubehook.operations.systemd import Notifier, Supervision, in_words
 from cubehook.operations.trace import Traces, Tracing
-from cubehook.records import Attempt, Delivery, DeliveryStatus, Registration
+from cubehook.process import exit_with_1, return_memory, share_one_heap
+from cubehook.records import Registration
 from cubehook.reloading import Reloader
 from cubehook.sampling import LOOK_SECONDS, Sampler
 from cubehook.settings_plan import Plan, Reloaded
@@ -75,6 +72,7 @@ from cubehook.steady import STEP, ClockWatch
 from cubehook.store.errors import StoreError
 from cubehook.store.store import Store
 from cubehook.webhooks import Webhooks
+from cubehook.witness import Witness
 from cubehook.xcc.knocks import Knocks
 from cubehook.xcc.resource import XccResource
 
@@ -89,9 +87,6 @@ SWEEP_SECONDS = 60.0
 
 RETENTION_SECONDS = 3600.0
 """How often history past its retention is deleted; the first time after as long."""
-
-_M_ARENA_MAX = -8
-"""Of glibc's malloc.h; other C libraries know no such thing."""
 
 STOP_GRACE = 5.0
 """Seconds that deliveries under way may take to finish when the service stops."""
@@ -131,7 +126,6 @@ class CubehookService(Service):
     ) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._heard_by = on_event
         self.ready: Deferred[None] = Deferred()
         self._starting: Deferred[None] | None = None
         self._failed = False
@@ -155,8 +149,17 @@ class CubehookService(Service):
         )
         self._ids = Ids(random.getrandbits)
         self.trackers: dict[str, Tracker] = {}
+        witness = Witness(
+            metrics,
+            self.logs,
+            wall_clock,
+            next_id=self._ids.next,
+            webhooks=lambda: self._webhooks,
+            pending=lambda webhook: self.dispatcher.status(webhook).pending,
+            notify=self._notify,
+        )
         self.dispatcher = Dispatcher(
-            self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, self
+            self.store, self._ids, wall_clock, random.random, reactor, settings.delivery, witness
         )
         self._sampler = Sampler(
             lambda: {cube: tracker.active for cube, tracker in self.trackers.items()},
@@ -188,10 +191,10 @@ class CubehookService(Service):
             dispatcher=self.dispatcher,
             ids=self._ids,
             reactor=reactor,
-            on_event=self._event,
+            on_event=witness.happened,
         )
         self._knocks = Knocks(reactor.seconds)
-        self._gateways = XccResource(self.intake, self, wall_clock, self.traces.taps, self._knocks)
+        self._gateways = XccResource(self.intake, witness, wall_clock, self.traces.taps, self._knocks)
         self.cubes = Cubes(
             settings,
             reactor,
@@ -240,13 +243,24 @@ class CubehookService(Service):
             lambda: self._settings, metrics, self.problems, wall_clock, self._certificates.ends
         )
         self.faces = Faces(self._parts(), self.store, self._ids, wall_clock, reactor)
+        witness.hearers += [self.faces.feed.heard, *filter(None, [on_event])]
         self._desk = Desk(
             self.faces.parts, self.faces.gate, lambda: self._settings, self.problems, wall_clock
         )
         self._console = Console(self._desk)
         self.supervision = Supervision(notifier, reactor, self._in_words, self.store.stuck)
         self.reloader.watchers.append(self.supervision)
-        self._gauges()
+        add_gauges(
+            metrics,
+            trackers=self.trackers,
+            cubes=self.cubes,
+            webhooks=self._webhooks,
+            dispatcher=self.dispatcher,
+            backlog=self._backlog,
+            certificates=self._certificates,
+            reloader=self.reloader,
+            store=self.store,
+        )
 
     # Starting
 
@@ -254,7 +268,7 @@ class CubehookService(Service):
         """Open the logs and the ports; StartError where that fails."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._hang_up.install()
-        _share_one_heap()
+        share_one_heap()
         allow_many_connections()
         # A line for each connection that opens or closes tells nobody anything.
         Factory.noisy = False
@@ -360,7 +374,7 @@ class CubehookService(Service):
         for name, calls in orphans.items():
             self.cubes.close_orphans(name, calls)
         self.cubes.serve()
-        _return_memory()
+        return_memory()
         # What was made so far stays for good: collections need not look at it again.
         gc.freeze()
         gc.set_threshold(2_000, 10, 20)
@@ -460,7 +474,7 @@ class CubehookService(Service):
             text = f"{failure.type.__name__}: {failure.value}"  # type: ignore[union-attr]
             self._log.failure("cubehook cannot start", failure)
         self.supervision.failed(text)
-        _exit_with_1(f"cubehook: cannot start: {text}")
+        exit_with_1(f"cubehook: cannot start: {text}")
         self.ready.errback(failure)
         _ = self.ready.addErrback(lambda _: None)
         self._reactor.stop()
@@ -603,65 +617,6 @@ class CubehookService(Service):
 
     # What the rooms tell
 
-    def _event(self, event: Event) -> None:
-        payload = event.payload
-        if isinstance(payload, CallEvent):
-            self.metrics.event(event.cube, payload.call_state).inc()
-        self.logs.event(event)
-        self.faces.feed.heard(event)
-        if self._heard_by is not None:
-            self._heard_by(event)
-
-    def answered(self, cube: str, message: str, received_at: Micros) -> None:
-        """See `cubehook.xcc.resource.Traffic`."""
-        self.metrics.notification(cube, message).inc()
-        self.metrics.notification_seconds.observe(max(0, wall_clock() - received_at) / 1e6)
-
-    def rejected(self, reason: str) -> None:
-        """See `cubehook.xcc.resource.Traffic`."""
-        self.metrics.rejected.labels(reason).inc()
-
-    def attempted(self, webhook: config.Webhook, delivery: Delivery, attempt: Attempt) -> None:
-        """See `cubehook.delivery.means.Observer`."""
-        self.logs.attempt(webhook, delivery, attempt)
-        outcome = "retried" if delivery.status is DeliveryStatus.PENDING else delivery.status.value
-        self.metrics.delivery(webhook.id, outcome).inc()
-        if attempt.delivered and not delivery.redelivery:
-            took = attempt.started_at + attempt.duration - delivery.event.at
-            self.metrics.delivery_time(webhook.id).observe(max(0, took) / 1e6)
-
-    def expired(self, webhook: config.Webhook, delivery: Delivery) -> None:
-        """See `cubehook.delivery.means.Observer`."""
-        self.logs.expired(webhook, delivery, wall_clock())
-        if not delivery.attempts:
-            self.metrics.delivery(webhook.id, delivery.status.value).inc()
-
-    def held(self, webhook: config.Webhook, until: Micros, why: str) -> None:
-        """See `cubehook.delivery.means.Observer`; the log has it already."""
-
-    def released(self, webhook: config.Webhook) -> None:
-        """See `cubehook.delivery.means.Observer`; the log has it already."""
-
-    def failing(self, webhook: config.Webhook, since: Micros, why: str) -> None:
-        """See `cubehook.delivery.means.Observer`."""
-        self._tell_of(NoticeType.WEBHOOK_FAILING, webhook, failing_since=iso(since), last_error=why)
-
-    def recovered(self, webhook: config.Webhook, since: Micros) -> None:
-        """See `cubehook.delivery.means.Observer`."""
-        self._tell_of(NoticeType.WEBHOOK_RECOVERED, webhook, failing_since=iso(since))
-
-    def disabled(self, webhook: config.Webhook, reason: str) -> None:
-        """See `cubehook.delivery.means.Observer`."""
-        if webhook.id in self.webhooks:
-            self._webhooks.was_disabled(webhook.id, reason)
-        self._tell_of(NoticeType.WEBHOOK_DISABLED, webhook, reason=reason)
-
-    def _tell_of(self, type: NoticeType, webhook: config.Webhook, **data: str) -> None:
-        if webhook.id not in self.webhooks:
-            return
-        pending = self.dispatcher.status(webhook.id).pending
-        self._notify(about_webhook(type, webhook, wall_clock(), self._ids.next, **data, pending=pending))
-
     def _notify(self, notice: Event) -> None:
         _ = self.intake.notice(notice)
 
@@ -727,95 +682,3 @@ class CubehookService(Service):
         """How a cube's trace stands; MissingError if there is no such cube."""
         the(cube, self.cubes.known)
         return self.traces.status(cube)
-
-    def _gauges(self) -> None:
-        metrics = self.metrics
-
-        def each_webhook(value: Callable[[str], float]) -> Iterable[tuple[str, float]]:
-            return [(webhook, value(webhook)) for webhook in self.webhooks]
-
-        metrics.read(
-            "cubehook_calls_active",
-            "Calls in progress",
-            "cube",
-            lambda: [(cube, tracker.active) for cube, tracker in self.trackers.items()],
-        )
-        metrics.read(
-            "cubehook_registered",
-            "1 while the gateway has us registered; cubes that are disabled have none",
-            "cube",
-            self.cubes.registered,
-        )
-        metrics.read(
-            "cubehook_deliveries_pending",
-            "Deliveries that are not over yet",
-            "webhook",
-            lambda: each_webhook(lambda webhook: self.dispatcher.status(webhook).pending),
-        )
-        metrics.read(
-            "cubehook_delivery_oldest_pending_seconds",
-            "How long ago the oldest event happened that is not delivered yet, 0 if there is none",
-            "webhook",
-            lambda: self._backlog.ages(self.webhooks),
-        )
-        metrics.read(
-            "cubehook_webhook_held",
-            "1 while a webhook is sent nothing because its receiver asked for that or fails",
-            "webhook",
-            lambda: each_webhook(lambda webhook: self.dispatcher.status(webhook).state is not State.CLOSED),
-        )
-        metrics.read(
-            "cubehook_webhook_disabled",
-            "1 while a webhook is sent nothing because its receiver wanted that, or failed for days",
-            "webhook",
-            lambda: each_webhook(lambda webhook: webhook in self.disabled_webhooks),
-        )
-        metrics.read(
-            "cubehook_certificate_expiry_timestamp_seconds",
-            "When a certificate ends, in seconds since the epoch",
-            "certificate",
-            self._certificates.timestamps,
-        )
-        metrics.read_one(
-            "cubehook_config_loaded_timestamp_seconds",
-            "When the configuration that holds was read",
-            lambda: self.reloader.loaded_at / 1e6,
-        )
-        metrics.read_one(
-            "cubehook_config_last_reload_successful",
-            "0 if the configuration file could not be used when it was read again last",
-            lambda: float(self.reloader.succeeded),
-        )
-        metrics.read_one(
-            "cubehook_store_degraded", "1 while commits fail", lambda: float(self.store.degraded)
-        )
-
-
-def _share_one_heap() -> None:
-    """
-    Let all threads allocate from one heap.
-
-    glibc gives each thread its own, so that memory freed in one is of no use in another: with our few
-    threads that costs megabytes and gains nothing.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
-def _return_memory() -> None:
-    """Give back to the system what importing and starting took and freed."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _exit_with_1(text: str) -> None:
-    """Let the process end as twistd ends it, and then exit with 1 for having failed to start."""
-
-    def leave() -> None:
-        print(text, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
-
-    atexit.register(leave)
