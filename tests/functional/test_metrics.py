@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from cubehook.simulator.provider import Probing
 from cubehook.simulator.scenarios import Traffic
 from cubehook.simulator.sink import Behaviour, Sink
 from tests.functional.control import ask
-from tests.functional.harness import free_port
+from tests.functional.harness import ROOT, free_port
 from tests.functional.test_main_job import SECRET, STATES, MainJobCase
 from tests.operations.test_alerts import dashboard_expressions, names, rule_expressions
 
@@ -165,6 +166,10 @@ class LoadTests(MetricsCase):
         asked = names([*rule_expressions(), *dashboard_expressions()])
         self.assertEqual(asked - shown - ONLY_WITH_TLS, set(), "alert rules and dashboard ask for these")
         self.assertGreater(len(asked), 15)
+        page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+        explained = {name for name in names([page]) if name.startswith("cubehook_")}
+        ours = {re.sub("_(count|sum|bucket)$", "", name) for name in shown if name.startswith("cubehook_")}
+        self.assertEqual(explained - ONLY_WITH_TLS, ours - ONLY_WITH_TLS, "docs/operations.md explains these")
 
 
 class MeaningTests(MetricsCase):
