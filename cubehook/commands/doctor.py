@@ -17,8 +17,8 @@ from cubehook import config_reader
 from cubehook.commands import place
 from cubehook.text import printable
 
-_LARGEST = 16 << 20
-"""Characters of a text that was copied from a router."""
+_LARGEST = 2 << 20
+"""Bytes of a text that was copied from a router: a whole configuration has a tenth of that."""
 
 
 def doctor(argv: Sequence[str]) -> int:

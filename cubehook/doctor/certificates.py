@@ -22,6 +22,8 @@ from cubehook.net.certificates import (
 
 SOON_DAYS = 30
 
+MEND = "Mend the file, and let the service's user read it."
+
 
 def certificate_findings(
     area: str, what: str, certificate: x509.Certificate, now: datetime, host: str | None = None
@@ -73,7 +75,7 @@ def authorities_findings(area: str, key: str, path: Path, now: datetime) -> Iter
     try:
         ends = first_end(read_certificates(key, path), now)
     except TlsFileError as error:
-        yield failed(area, str(error))
+        yield failed(area, str(error), MEND)
         return
     if ends < now:
         yield failed(area, f"{key}: all in {path} have expired", "Put the new ones in their place.")
@@ -88,6 +90,6 @@ def identity_findings(
     try:
         identity = read_identity(key, path, key_key, key_path)
     except TlsFileError as error:
-        yield failed(area, str(error))
+        yield failed(area, str(error), MEND)
         return
     yield from certificate_findings(area, f"{key}: {path}", identity.certificate, now, host)

@@ -221,10 +221,8 @@ def _leads(subject: Subject, url: SplitResult, area: str, *, here: bool) -> Find
 
 
 async def _knock(subject: Subject, cube: Cube, url: SplitResult, area: str, *, here: bool) -> list[Finding]:
-    assert subject.running is not None
-    control = subject.running.control
     try:
-        knock = await subject.in_thread(control.post, "/knocks")
+        knock = await subject.post("/knocks")
     except ControlError as error:
         return [skipped(area, f"Whether application_url leads here could not be tried: {error}")]
     asked = question(cube.application_url, {knock["header"]: knock["nonce"]})
@@ -235,7 +233,7 @@ async def _knock(subject: Subject, cube: Cube, url: SplitResult, area: str, *, h
             return [skipped(area, f"Whether application_url leads here: {WANTS_CERTIFICATES}")]
         return [_not_reached(subject, url, area, error, here=here)]
     try:
-        knock = await subject.in_thread(control.get, f"/knocks/{knock['nonce']}")
+        knock = await subject.get(f"/knocks/{knock['nonce']}")
     except ControlError as error:
         return [skipped(area, f"Whether application_url leads here could not be tried: {error}")]
     found = [_arrived(cube, seen, url, area, knock)]

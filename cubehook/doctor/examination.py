@@ -37,11 +37,11 @@ T = TypeVar("T")
 
 SERVICE = "service"
 
-GATHER_SECONDS = 4.0
-CHECK_SECONDS = 8.0
+GATHER_SECONDS = 5.0
+CHECK_SECONDS = 6.5
 """Together with what gathers, less than a person waits for: 15 s."""
 
-_CONTROL_SECONDS = 3.0
+_CONTROL_SECONDS = 4.0
 _PAGE = 200
 
 
@@ -66,14 +66,16 @@ class NoCubeError(Exception):
 async def examine(reactor: Any, asked: Asked, now: Callable[[], float]) -> list[Finding]:
     """Everything that was found, in the order of the rooms; NoCubeError."""
     config, folder, findings = _configuration(asked)
+    holder = ports.lock_holder(folder / "cubehook.lock")
     (running, said), (kept, of_keys) = await gatherResults(
         [
-            _bounded(reactor, SERVICE, _service(reactor, folder), None),
+            _bounded(reactor, SERVICE, _service(reactor, folder, holder), None),
             _bounded(reactor, state.DATABASE, _in_thread(reactor, state.kept, folder), Kept()),
         ]
     )
     findings += said
     subject = Subject(reactor, config, folder, running, kept, now)
+    subject.holder = holder
     cubes = _chosen(subject, asked.cube)
     if config is not None:
         findings += suspicions(config, cubes)
@@ -136,12 +138,11 @@ def _configuration(asked: Asked) -> tuple[Config | None, Path, list[Finding]]:
     )
 
 
-async def _service(reactor: Any, folder: Path) -> tuple[Running | None, list[Finding]]:
+async def _service(reactor: Any, folder: Path, holder: int | None) -> tuple[Running | None, list[Finding]]:
     control = Control(folder, timeout=_CONTROL_SECONDS)
     try:
         running = await _in_thread(reactor, _ask, control)
     except NotRunningError as error:
-        holder = ports.lock_holder(folder / "cubehook.lock")
         if holder is None:
             return None, [skipped(SERVICE, f"It does not run: {error}", "To start it: twistd -n cubehook")]
         return None, [
@@ -153,7 +154,7 @@ async def _service(reactor: Any, folder: Path) -> tuple[Running | None, list[Fin
             )
         ]
     except ControlError as error:
-        return None, [failed(SERVICE, f"It cannot be asked: {error}")]
+        return None, [failed(SERVICE, f"It cannot be asked: {error}", "Or it is too busy: try again.")]
     return running, list(_told(running))
 
 
@@ -183,7 +184,7 @@ def _told(running: Running) -> Iterable[Finding]:
             "Start the service again to use what is installed.",
         )
     for problem in status["problems"]:
-        yield failed(SERVICE, f"It is not ready: {problem}")
+        yield failed(SERVICE, f"It is not ready: {problem}", "See log/cubehook.log.")
 
 
 def _changed(subject: Subject, config: Config) -> Iterable[Finding]:
@@ -277,7 +278,7 @@ def _section(subject: Subject, area: str, work: Awaitable[list[Finding]]) -> Def
 
 def _broken(area: str, failure: Failure, seconds: float) -> Finding:
     if failure.check(DeferredTimeoutError):
-        return failed(area, f"This was not over within {seconds:g} s")
+        return failed(area, f"This was not over within {seconds:g} s", "Try again, with --cube.")
     return failed(area, f"This could not be looked at: {failure.getErrorMessage()}")
 
 

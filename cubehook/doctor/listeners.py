@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from cubehook.config_rules import endpoint_parts, is_tls
 from cubehook.control import ControlError
 from cubehook.doctor import ports
-from cubehook.doctor.certificates import authorities_findings, certificate_findings
+from cubehook.doctor.certificates import MEND, authorities_findings, certificate_findings
 from cubehook.doctor.findings import Finding, failed, ok, skipped, warning
 from cubehook.doctor.subject import Listener, Subject
 from cubehook.doctor.visiting import Visit, VisitError, question, visit, way
@@ -27,7 +27,7 @@ async def listener_findings(subject: Subject, listener: Listener) -> list[Findin
     if listener.port is None:
         return [*files, _untold(listener, told)]
     if subject.running is None:
-        return [*files, await subject.in_thread(_free, listener, told)]
+        return [*files, await subject.in_thread(_free, subject, listener, told)]
     return [*files, *await _answers(subject, listener, told)]
 
 
@@ -41,7 +41,7 @@ def _files(subject: Subject, listener: Listener) -> list[Finding]:
     try:
         identity = read_identity(name, path, name, key)
     except TlsFileError as error:
-        return [failed(AREA, str(error))]
+        return [failed(AREA, str(error), MEND)]
     subject.own_certificates.append(identity.certificate)
     host = _host(subject, listener)
     what = f"{name}: {path}"
@@ -71,10 +71,12 @@ def _untold(listener: Listener, told: str) -> Finding:
     return skipped(AREA, f"{told}: where that is cannot be told from here")
 
 
-def _free(listener: Listener, told: str) -> Finding:
+def _free(subject: Subject, listener: Listener, told: str) -> Finding:
     """Whether the port can be had by a service that starts now."""
     assert listener.port is not None
     held = ports.holders(listener.port, listener.host)
+    if subject.holder is not None and subject.holder in [each.pid for each in held]:
+        return skipped(AREA, f"{told}: the service has the port, but could not be asked")
     if held:
         return failed(
             AREA,
@@ -98,12 +100,10 @@ def _free(listener: Listener, told: str) -> Finding:
 
 
 async def _answers(subject: Subject, listener: Listener, told: str) -> list[Finding]:
-    assert subject.running is not None
     assert listener.port is not None
-    control = subject.running.control
     for_cubes = listener.is_for_cubes
     try:
-        knock = await subject.in_thread(control.post, "/knocks") if for_cubes else None
+        knock = await subject.post("/knocks") if for_cubes else None
         headers = {} if knock is None else {knock["header"]: knock["nonce"]}
         url = listener.url + ("/" if for_cubes else "/healthz")
         try:
@@ -113,7 +113,7 @@ async def _answers(subject: Subject, listener: Listener, told: str) -> list[Find
                 return [skipped(AREA, f"{told}: {WANTS_CERTIFICATES}")]
             return [_silent(listener, told, error)]
         if knock is not None:
-            knock = await subject.in_thread(control.get, f"/knocks/{knock['nonce']}")
+            knock = await subject.get(f"/knocks/{knock['nonce']}")
     except ControlError as error:
         return [skipped(AREA, f"{told}: whether it answers could not be tried: {error}")]
     ours = knock["arrived"] if knock is not None else (seen.status == 200 and seen.body == b"ok\n")
@@ -135,7 +135,11 @@ def _silent(listener: Listener, told: str, error: VisitError) -> Finding:
     assert listener.port is not None
     held = ports.holders(listener.port, listener.host)
     if held:
-        return failed(AREA, f"{told}: {error}; port {listener.port} is held by {', '.join(map(str, held))}")
+        return failed(
+            AREA,
+            f"{told}: {error}; port {listener.port} is held by {', '.join(map(str, held))}",
+            "If that is not the service, stop it and start the service again.",
+        )
     return failed(
         AREA,
         f"{told}: {error.of('it')}, though the service runs",

@@ -19,6 +19,8 @@ AREA = "router"
 _CONNECTIONS = 20
 """What `ip http max-connections` should allow at least; by default it is 5."""
 
+_GLOBAL = "Use the address of an interface in the global routing table."
+
 _KEEPALIVE = 60
 _NEGATIVE = 60
 _SLOW_ANSWER = 5
@@ -188,7 +190,9 @@ class Configuration:
         gateway = urlsplit(cube.provider_url).hostname or ""
         name = _name(service)
         if service.source_vrf is not None:
-            yield failed(AREA, f"source-address is in the VRF {service.source_vrf}: XCC works in no VRF")
+            yield failed(
+                AREA, f"source-address is in the VRF {service.source_vrf}: XCC works in no VRF", _GLOBAL
+            )
         if source is None:
             if is_address(gateway):
                 yield warning(
@@ -226,7 +230,7 @@ class Configuration:
             yield failed(
                 AREA,
                 f"source-address {source} is on {found.name}, in the VRF {found.vrf}: XCC works in no VRF",
-                "Use an interface of the global routing table.",
+                _GLOBAL,
             )
         elif found.shutdown:
             yield failed(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from cryptography import x509
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThreadPool
 
 from cubehook.config import Config, Cube, Webhook
@@ -92,7 +92,11 @@ class Subject:
         self.running = running
         self.kept = kept
         self.now = now
+        # The control socket is not made for crowds.
+        self._few = DeferredSemaphore(8)
         self.opinions: list[Opinion] = []
+        self.holder: int | None = None
+        """The process that has the state folder, whether or not it can be asked."""
         self.own_certificates: list[x509.Certificate] = []
         """In the files of our listeners, and judged already."""
         self.cubes: list[Cube] = _together(config.cubes if config else (), kept.cubes)
@@ -108,6 +112,16 @@ class Subject:
     def wants_certificates(self, scheme: str) -> bool:
         """Whether gateways that call by `scheme` must show a certificate, which we have not."""
         return scheme == "https" and self.config is not None and self.config.listen.client_ca is not None
+
+    def post(self, path: str) -> Deferred[Any]:
+        """What the running service answers to a POST; fails with ControlError."""
+        assert self.running is not None
+        return self._few.run(self.in_thread, self.running.control.post, path)
+
+    def get(self, path: str) -> Deferred[Any]:
+        """What the running service has at `path`; fails with ControlError."""
+        assert self.running is not None
+        return self._few.run(self.in_thread, self.running.control.get, path)
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> Deferred[T]:
         """What `work`, which blocks, returns."""

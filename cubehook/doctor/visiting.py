@@ -33,7 +33,7 @@ from cubehook.net.proxy import ProxyError
 from cubehook.net.tls import Tls, TlsOptions
 from cubehook.records import ErrorClass
 
-SECONDS = 6.0
+SECONDS = 5.0
 """How long a visit may take, all in all."""
 
 _HEAD = 32 << 10

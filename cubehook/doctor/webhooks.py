@@ -28,7 +28,7 @@ from cubehook.text import printable
 from cubehook.transports.context import TransportContext
 from cubehook.transports.registry import find_transports
 
-_CONNECT_SECONDS = 5.0
+_CONNECT_SECONDS = 4.0
 _BROKERS = {
     "amqp": "cubehook.transports.amqp",
     "mqtt": "cubehook.transports.mqtt",
@@ -79,7 +79,7 @@ def _standing(subject: Subject, webhook: Webhook, area: str) -> Iterator[Finding
         return
     pending = f"; {view['pending']:,} deliveries are pending" if view["pending"] else ""
     if view["problem"] is not None:
-        yield failed(area, f"It is sent nothing: {view['problem']}{pending}")
+        yield failed(area, f"It is sent nothing: {view['problem']}{pending}", "Mend that.")
     elif view["state"] != "closed":
         until = view["held_until"]
         till = f" until {_local(until)}" if until else ""
@@ -109,7 +109,9 @@ async def _receiver(subject: Subject, webhook: Webhook, area: str) -> list[Findi
     plugins, _ = find_transports()
     plugin = plugins.get(webhook.transport)
     if plugin is None:
-        return [failed(area, f"The transport {webhook.transport} is not installed")]
+        return [
+            failed(area, f"The transport {webhook.transport} is not installed", "See `cubehook transports`.")
+        ]
     options = msgspec.convert(webhook.options, plugin.options)
     found: list[Finding] = []
     if isinstance(options, TlsOptions):

@@ -305,6 +305,10 @@ class AnyText(SynchronousTestCase):
     def test_something_is_always_said(self, text: str, cubes: list[Cube], other: str | None) -> None:
         self.assertTrue(judge(text, other, cubes))
 
+    def test_port_that_is_written(self) -> None:
+        (told,) = differences("http://a.example/x", "http://a.example:80/x")
+        self.assertIn("port: 80 is written in one and not in the other", told)
+
     @given(_URLS, _URLS)
     def test_differences(self, one: str, other: str) -> None:
         self.assertEqual(differences(one, other) == [], one == other)

@@ -159,6 +159,7 @@ class Configurations(SynchronousTestCase):
             line = f"  remote-url {url}"
             text = f"uc wsapi\n provider xcc\n{line[:width]}\n{line[width:]}\n no shutdown\n"
             self.assertEqual(xcc_urls(text), [url], width)
+            self.assertEqual(service(text).providers[0].shutdown, False)
         self.assertEqual(xcc_urls(f"uc wsapi\nprovider xcc\nremote-url\n{url}\n"), [url])
 
     def test_long_line_that_was_not_wrapped(self) -> None:
@@ -206,6 +207,10 @@ class Registrations(SynchronousTestCase):
     def test_without_headings(self) -> None:
         text = "\n".join(line for line in REGISTRATIONS.splitlines() if ":" in line and "index" not in line)
         self.assertEqual([each.provider for each in read(text).registrations or ()], ["xcc", "xmf", "xmf"])
+
+    def test_index_begins_another(self) -> None:
+        text = "appName: a\nregistration index: 2\nappUrl: http://b/\n"
+        self.assertEqual([each.app_name for each in read(text).registrations or ()], ["a", None])
 
     def test_none(self) -> None:
         self.assertEqual(read("hq#show wsapi registration all\nhq#").registrations, [])

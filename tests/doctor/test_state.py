@@ -119,6 +119,10 @@ class Databases(StateCase):
         with engine.connect() as connection:
             connection.exec_driver_sql("DELETE FROM cubes")
             self.assertEqual([each.level for each in self.found()], [Level.OK] * 2)
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0999'")
+            connection.commit()
+            # What was committed may be in the log only.
+            self.assertIn("newer cubehook", said(self.found(), Level.FAILED))
         engine.dispose()
 
     def test_not_there(self) -> None:

@@ -57,6 +57,13 @@ class Visits(TestCase):
         seen = await self.get(Receiver(self, script).url)
         self.assertEqual((seen.status, seen.body), (200, b""))
 
+    async def test_body_that_comes_later(self) -> None:
+        def script(conversation: Conversation, _: Request) -> None:
+            conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\no")
+            reactor.callLater(0.01, conversation.send, b"k\n")
+
+        self.assertEqual((await self.get(Receiver(self, script).url)).body, b"ok\n")
+
     async def test_no_web_server(self) -> None:
         receiver = Receiver(self, greet=lambda conversation: conversation.send(b"220 mail.example ESMTP\r\n"))
         error = await self.error(receiver.url)
