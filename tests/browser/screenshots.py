@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Page
@@ -52,7 +53,8 @@ PLACES = """
         each.textContent = each.textContent.replace(folder, "/etc/cubehook");
     })
 """
-COLOURS = 112
+COMMON, RARE = 96, 64
+"""Colours of a picture: the commonest as they are, and of the others those that differ most."""
 MIX = ("answered", "busy", "forwarded", "withheld", "answered", "no_answer", "answered", "abandoned")
 MORE = ("rejected", "hunt", "answered", "blind_transfer", "answered", "simultaneous", "uri", "failed")
 
@@ -102,9 +104,7 @@ class Pictures(WorldCase):
             page.evaluate(PLACES, str(self.service.folder))
             picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
             page.set_viewport_size(size)
-            # Few colours are enough for a page, and make a small file.
-            few = picture.quantize(COLOURS, dither=Image.Dither.NONE)
-            few.save(self.folder / f"{name}{kind}-{theme}.png", optimize=True)
+            few_colours(picture).save(self.folder / f"{name}{kind}-{theme}.png", optimize=True)
 
     def try_out(self, page: Page) -> None:
         """What is typed is sent a test, whose answer stands beside it."""
@@ -112,6 +112,16 @@ class Pictures(WorldCase):
         page.get_by_label("URL", exact=True).fill(f"http://127.0.0.1:{self.sink_port}/ops")
         page.get_by_role("button", name="Send test").click()
         page.locator("#tried .exchange").wait_for()
+
+
+def few_colours(picture: Image.Image) -> Image.Image:
+    """`picture` in few colours, which makes a small file; the rare ones tell states."""
+    counted: Any = picture.getcolors(picture.width * picture.height)
+    common = [channel for _, colour in sorted(counted, reverse=True)[:COMMON] for channel in colour]
+    rare = picture.quantize(RARE, Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(common + rare[: 3 * RARE])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def main(folder: str | None = None) -> int:
