@@ -50,7 +50,7 @@ class Configuration:
                 AREA,
                 f"There is neither `uc wsapi` nor `uc secure-wsapi` in it, so cube {cube.id} has no provider",
                 "On the router:",
-                lines=_typed(cube),
+                lines=ios_config(cube).splitlines(),
             )
             return
         if len(services) > 1:
@@ -82,7 +82,7 @@ class Configuration:
             f"{self._cube.provider_url}, which is for `{self._name}`",
             f'Either give the cube provider_url = "{own}" and an application_url with '
             f"{'https' if service.secure else 'http'}://, or change the router:",
-            lines=[f"no {there}", *_typed(self._cube)],
+            lines=[f"no {there}", *ios_config(self._cube).splitlines()],
         )
 
     def _provider(self, service: Service) -> Iterator[Finding]:
@@ -306,10 +306,6 @@ def _allowed(cube: Cube, address: str) -> bool:
     found = ip_address(address)
     networks = (ip_network(network, strict=False) for network in cube.allow_from)
     return any(found.version == network.version and found in network for network in networks)
-
-
-def _typed(cube: Cube) -> list[str]:
-    return [line for line in ios_config(cube).splitlines() if not line.startswith("!")]
 
 
 def _escaped(url: str) -> str:

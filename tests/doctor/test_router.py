@@ -60,6 +60,7 @@ class Configurations(JudgeCase):
 
     def test_what_is_to_be_pasted_is_well(self) -> None:
         self.well(ios_config(HQ))
+        self.well(ios_config(SECURE), SECURE)
 
     def remote_url(self, url: str) -> Finding:
         return self.bad(SECTION.replace("http://192.0.2.20:8090/xcc/hq\n", f"{url}\n"))
