@@ -302,6 +302,32 @@ class ListCase(SynchronousTestCase):
             return work(connection, **asked)
 
 
+class GrowingTests(ListCase):
+    def test_what_happens_meanwhile_moves_no_page(self) -> None:
+        asked: list[tuple[Callable[..., Page[Any]], dict[str, Any]]] = [
+            (lists.list_calls, {}),
+            (lists.list_calls, {"cube": "hq"}),
+            (lists.list_calls, {"number": "501663"}),
+            (lists.list_deliveries, {}),
+            (lists.list_deliveries, {"webhook": "crm"}),
+            (lists.list_deliveries, {"cube": "hq", "status": DeliveryStatus.FAILED}),
+        ]
+        for work, filters in asked:
+            for _ in range(7):
+                self.history.deliver(self.history.call(), status=DeliveryStatus.FAILED)
+            before = [item.id for item in self.ask(work, **filters, limit=200).items]
+            told: list[int] = []
+            cursor = None
+            while True:
+                page = self.ask(work, **filters, cursor=cursor, limit=3)
+                told += [item.id for item in page.items]
+                cursor = page.next
+                if cursor is None:
+                    break
+                self.history.deliver(self.history.call(), status=DeliveryStatus.FAILED)
+            self.assertEqual(told, before, (work.__name__, filters))
+
+
 class ItemTests(ListCase):
     def test_a_call_tells_how_it_went(self) -> None:
         call = self.history.call(states="", numbers=(None, "+16045550100"))
