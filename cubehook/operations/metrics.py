@@ -7,6 +7,7 @@ bounded.  Counting methods are called from the reactor's thread, save `commit`, 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
@@ -126,11 +127,16 @@ class Metrics:
             self.deliveries: ("webhook", "outcome"),
             self.delivery_seconds: ("webhook",),
         }
+        self._messages: defaultdict[str, set[str]] = defaultdict(set)
         # Looking up a labelled child costs more than counting with it.
-        self.notification = lru_cache(maxsize=4096)(self.notifications.labels)
+        self.notification = lru_cache(maxsize=4096)(self._notification)
         self.event = lru_cache(maxsize=4096)(self.events.labels)
         self.delivery = lru_cache(maxsize=4096)(self.deliveries.labels)
         self.delivery_time = lru_cache(maxsize=1024)(self.delivery_seconds.labels)
+
+    def _notification(self, cube: str, message: str) -> Counter:
+        self._messages[cube].add(message)
+        return self.notifications.labels(cube, message)
 
     def begin_cube(self, cube: str) -> None:
         """Show a cube's counters as 0 before anything was counted, so that the first is an increase."""
@@ -146,18 +152,16 @@ class Metrics:
 
     def of_cube(self, cube: str) -> dict[str, int]:
         """What was counted of a cube since the start."""
-        of = {"cube": cube}
+        messages = self._messages.get(cube, ())
         return {
-            "notifications": _sum(self.notifications, of),
-            "events": _sum(self.events, of),
-            "loss_windows": _sum(self.loss_windows, of),
+            "notifications": sum(_count(self.notification(cube, message)) for message in messages),
+            "events": sum(_count(self.event(cube, state)) for state in CallState),
+            "loss_windows": _count(self.loss_windows.labels(cube)),
         }
 
     def of_webhook(self, webhook: str) -> dict[str, int]:
         """How often attempts at a webhook's deliveries ended how since the start."""
-        return {
-            outcome: _sum(self.deliveries, {"webhook": webhook, "outcome": outcome}) for outcome in OUTCOMES
-        }
+        return {outcome: _count(self.delivery(webhook, outcome)) for outcome in OUTCOMES}
 
     def totals(self) -> dict[str, int]:
         """What was counted since the start, of all cubes and webhooks that there are."""
@@ -181,6 +185,8 @@ class Metrics:
                         metric.remove(*found)
         for known in (self.notification, self.event, self.delivery, self.delivery_time):
             known.cache_clear()
+        if label == "cube":
+            self._messages.pop(value, None)
 
     def read(
         self, name: str, text: str, label: str, values: Callable[[], Iterable[tuple[str, float]]]
@@ -195,6 +201,11 @@ class Metrics:
 
 def _label_sets(metric: Counter | Histogram) -> Iterable[dict[str, str]]:
     return [sample.labels for family in metric.collect() for sample in family.samples]
+
+
+def _count(one: Counter) -> int:
+    """What a counter without labels, or with all of them given, stands at."""
+    return int(sum(sample.value for family in one.collect() for sample in family.samples))
 
 
 def _sum(counter: Counter, labels: dict[str, str]) -> int:
