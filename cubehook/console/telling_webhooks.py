@@ -19,7 +19,7 @@ class Standing(NamedTuple):
 def standing(webhook: Any) -> Standing:
     """How a webhook, as the API shows it, stands; what needs somebody has the lower rank."""
     if not webhook.enabled:
-        return Standing("off", "Paused", "Nothing is sent, and no events are kept for it.", 5)
+        return Standing("off", "Paused", "Nothing is sent. What it misses can be sent once it is resumed.", 5)
     if webhook.disabled_reason is not None:
         return Standing("bad", "Disabled", webhook.disabled_reason, 0)
     if webhook.problem:

@@ -246,7 +246,7 @@ class AtRestTests(AtRestCase):
         self.assertEqual(self.key_file.read_text(), wrong)
         self.key_file.write_text(right)
         _, again = await self.started(CRM, Webhook(id="audit"))
-        self.assertEqual(again, found)
+        self.assertEqual(again, msgspec.structs.replace(found, by_file={}))
 
     async def test_one_row_of_another_key_is_enough(self) -> None:
         store, _ = await self.started(CRM, Webhook(id="audit"))
@@ -316,14 +316,14 @@ class NewKeyTests(AtRestCase):
         self.key_file.write_text(f"{new}\n{old}\n")
         # Nothing tells the new key from the old ones before a start.
         store, again = await self.started(CRM, Webhook(id="audit"))
-        self.assertEqual(again, found)
+        self.assertEqual(again, msgspec.structs.replace(found, by_file={}))
         self.assertIn("the lines after the first can go", self.told[-1])
         for sealed in [text for row in self.rows("SELECT settings, secret FROM webhooks") for text in row]:
             Sealer([new]).unseal(sealed)
         await store.close()
         self.key_file.write_text(new)
         _, again = await self.started(CRM, Webhook(id="audit"))
-        self.assertEqual(again, found)
+        self.assertEqual(again, msgspec.structs.replace(found, by_file={}))
 
     async def test_an_old_key_left_in_the_file_is_no_work(self) -> None:
         store, _ = await self.started(CRM)
