@@ -440,7 +440,7 @@ class Checks:
         from cubehook.net.certificates import TlsFileError, read_certificates
 
         if not any(map(is_tls, listen.cubes)):
-            self._note("an ssl: endpoint in listen.cubes, which it would be for", "listen", "client_ca")
+            self._note("an endpoint with privateKey in listen.cubes, to be for", "listen", "client_ca")
             return
         try:
             read_certificates("", listen.client_ca)  # type: ignore[arg-type]

@@ -472,7 +472,7 @@ class Refusals(ConfigTestCase):
         ):
             text = f'[listen]\nconsole = ["ssl:8443:{files}"]'
             self.refused(text, "listen.console[0]", "certificate and its key", found)
-        self.refused('[listen]\nclient_ca = "us.pem"', "listen.client_ca", "ssl: endpoint", "us.pem")
+        self.refused('[listen]\nclient_ca = "us.pem"', "listen.client_ca", "privateKey", "us.pem")
         self.refused(
             '[listen]\ncubes = ["ssl:8443:us.key:us.pem"]\nclient_ca = "us.key"',
             "listen.client_ca",

@@ -27,7 +27,7 @@ from cubehook.net.lookup import Addresses
 from cubehook.records import ErrorClass
 from cubehook.xcc.client import GatewayTrust
 
-_SCHEMES = "https:// in application_url needs an ssl: endpoint in listen.cubes, http:// a tcp: one."
+_SCHEMES = "https in application_url needs an endpoint with privateKey in listen.cubes, http one without."
 
 
 def standings(subject: Subject) -> dict[str, Standing]:
