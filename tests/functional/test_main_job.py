@@ -553,7 +553,7 @@ class BadInputTests(MainJobCase):
         self.assertLess(time.monotonic() - began, 4.0)
         began = time.monotonic()
         self.assertEqual(await self.notify(xcc.Alerting()), 200)
-        self.assertLess(time.monotonic() - began, 1.0)
+        self.assertLess(time.monotonic() - began, 1.8)
         await self.until(lambda: self.states() == ["ALERTING"])
         code, text = await self.service.get("/readyz")
         self.assertEqual(code, 503)
@@ -566,8 +566,12 @@ class BadInputTests(MainJobCase):
             return (await self.service.get("/readyz"))[0] == 200
 
         await self.poll(ready)
-        rows = blocker.execute("select status from deliveries").fetchall()
-        self.assertEqual(rows, [("delivered",)])
+
+        # The attempt may be written in a later group than what came before.
+        async def delivered() -> bool:
+            return blocker.execute("select status from deliveries").fetchall() == [("delivered",)]
+
+        await self.poll(delivered)
         self.assertEqual(blocker.execute("select count(*) from notifications").fetchone(), (2,))
 
     async def test_a_full_disk(self) -> None:
