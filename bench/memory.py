@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import time
 from random import Random
 from typing import Any
 
+import treq
 from twisted.internet import task
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -25,16 +27,29 @@ from cubehook.simulator.sink import Sink
 RATE = 80.0
 """Calls a second until all are in progress."""
 
+PATIENCE = 120.0
+"""Seconds for which a service that lags behind is waited for."""
+
 
 async def calls(reactor: Any, service: Service, gateway: SimulatedGateway, count: int) -> None:
-    """Place calls that do not end, and tell the memory on the way."""
+    """Place calls that do not end, and tell the memory on the way; the service says how many it has."""
     print(f"{0:>8} calls in progress: {service.resident():.0f} MB", flush=True)
     steps = 4
     for step in range(1, steps + 1):
         traffic = Traffic(mix={"answered": 1.0}, rate=RATE, hold_seconds=1e9, count=count // steps, seed=step)
         await gateway.make_calls(traffic)
+        deadline = time.monotonic() + PATIENCE
+        while (active := await calls_active(service)) < count // steps * step and time.monotonic() < deadline:
+            await task.deferLater(reactor, 1.0)
         await task.deferLater(reactor, 8.0)
-        print(f"{count // steps * step:>8} calls in progress: {service.resident():.0f} MB", flush=True)
+        print(f"{active:>8} calls in progress: {service.resident():.0f} MB", flush=True)
+
+
+async def calls_active(service: Service) -> int:
+    """How many calls are in progress, as the service counts them."""
+    response = await treq.get(f"http://127.0.0.1:{service.console}/metrics", persistent=False)
+    found = re.search(r'cubehook_calls_active\{cube="hq"\} (\S+)', await response.text())
+    return int(float(found[1])) if found else 0
 
 
 async def soak(

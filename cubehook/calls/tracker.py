@@ -556,7 +556,9 @@ def _shared(text: str | None) -> str | None:
 
 
 def _share_texts(call: Call, leg: Connection) -> None:
-    """Let go of the leg's copies of what its call or other legs also hold: calls are many."""
+    """Let go of copies of what the call or other legs also hold: calls are many."""
+    if call.original_called_number == call.called_number:
+        call.original_called_number = call.called_number
     if leg.guid == call.guid:
         leg.guid = call.guid
     if leg.calling_number == call.calling_number:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def search_key(number: str) -> str:
     """
     `number` backwards, without what only separates its digits: numbers that end alike begin alike here.
