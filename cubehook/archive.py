@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -44,6 +44,8 @@ _SQLITE = b"SQLite format 3\0"
 _LOGS = "log"
 _LEFT_OUT = {copying.FOLDER, "cubehook.lock", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
 _TEMPORARY = (".new", ".part")
+_WORKPLACE = ".cubehook-"
+"""Begins the names of folders in which a backup is made or read."""
 _STAYS = {copying.FOLDER, "cubehook.lock", _LOGS}
 """What is there before a first start, or is not the backup's to judge."""
 
@@ -173,7 +175,9 @@ def _state_files(state: Path, logs: bool, left_out: list[str]) -> dict[str, Path
             folders[:] = [
                 each
                 for each in folders
-                if each != copying.FOLDER and not each.startswith(ASIDE) and (logs or each != _LOGS)
+                if each != copying.FOLDER
+                and not each.startswith((ASIDE, _WORKPLACE))
+                and (logs or each != _LOGS)
             ]
         folders.sort()
         for name in sorted(names):
@@ -374,6 +378,12 @@ def _restore(
     if alone:
         if configuration is not None:
             raise ArchiveError(f"{source} is a copy of a database, in which there is no configuration")
+        log = source.with_name(f"{source.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise ArchiveError(
+                f"{source} is a database as a service uses it: what was committed last is in {log}, without "
+                "which it is not whole. `cubehook backup` makes a whole one"
+            )
         (new / STATE).mkdir()
         shutil.copyfile(source, new / STATE / DATABASE)
     else:
@@ -393,15 +403,22 @@ def _restore(
         copying.see_that_key_fits(database, key)
     forgotten = 0 if pending else copying.forget_pending(database)
     _belong_to_owner_of(state, new)
-    aside = _move_aside(there, state / f"{ASIDE}{stamp}") if there else None
-    # The database comes last: a start that comes between finds none, and not another's.
-    moved = sorted((new / STATE).iterdir(), key=lambda path: path.name == DATABASE)
-    for path in moved:
-        if not (path.name == _LOGS and (state / _LOGS).exists()):
-            path.rename(state / path.name)
-    sync_folder(state)
-    if configuration is not None and manifest is not None and manifest.configuration is not None:
-        _copy_new(new / CONFIGURATION / manifest.configuration, configuration)
+    aside = state / f"{ASIDE}{stamp}" if there else None
+    with ExitStack() as undo:
+        if configuration is not None and manifest is not None and manifest.configuration is not None:
+            _copy_new(new / CONFIGURATION / manifest.configuration, configuration, undo)
+        if aside is not None:
+            aside.mkdir(mode=0o700)
+            undo.callback(aside.rmdir)
+            _belong_to_owner_of(state, aside)
+            for path in there:
+                _move(path, aside / path.name, undo)
+        # The database comes last: a start that comes between finds none, and not another's.
+        for path in sorted((new / STATE).iterdir(), key=lambda path: path.name == DATABASE):
+            if not (path.name == _LOGS and (state / _LOGS).exists()):
+                _move(path, state / path.name, undo)
+        sync_folder(state)
+        undo.pop_all()
     return Restored(
         made_at=None if manifest is None else manifest.made_at,
         cubehook=None if manifest is None else manifest.cubehook,
@@ -424,12 +441,9 @@ def _in_the_way(state: Path, alone: bool, new: Path) -> list[Path]:
     ]
 
 
-def _move_aside(paths: list[Path], aside: Path) -> Path:
-    aside.mkdir(mode=0o700)
-    _belong_to_owner_of(aside.parent, aside)
-    for path in paths:
-        path.rename(aside / path.name)
-    return aside
+def _move(path: Path, target: Path, undo: ExitStack) -> None:
+    path.rename(target)
+    undo.callback(target.rename, path)
 
 
 def _belong_to_owner_of(state: Path, folder: Path) -> None:
@@ -441,8 +455,9 @@ def _belong_to_owner_of(state: Path, folder: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def _copy_new(source: Path, target: Path) -> None:
+def _copy_new(source: Path, target: Path, undo: ExitStack) -> None:
     with source.open("rb") as file, _new_file(target) as written:
+        undo.callback(target.unlink)
         shutil.copyfileobj(file, written)
 
 
@@ -453,7 +468,7 @@ def _new_file(path: Path) -> IO[bytes]:
 @contextmanager
 def _temporary(parent: Path) -> Iterator[Path]:
     """A folder in `parent` that only this user sees, while the context lasts."""
-    folder = Path(tempfile.mkdtemp(prefix=".cubehook-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=_WORKPLACE, dir=parent))
     try:
         yield folder
     finally:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tarfile
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,11 @@ class WriteTests(ArchiveCase):
             self.write()
         self.assertEqual(self.names(self.folder), before)
 
+    def test_one_in_the_state_folder_itself_has_nothing_of_its_making(self) -> None:
+        files = set(self.write().manifest.files)
+        self.target = self.state / "backup.tar"
+        self.assertEqual(set(self.write().manifest.files), files)
+
     def test_nothing_is_written_over(self) -> None:
         self.target.write_text("mine")
         self.refused("is there already")
@@ -238,6 +244,66 @@ class RestoreTests(ArchiveCase):
         self.assertEqual(self.sql("SELECT count(*) FROM deliveries"), [(3,)])
         assert restored.aside is not None
         self.assertEqual(self.names(restored.aside), ["cubehook.db", "cubehook.db-wal"])
+        self.assertEqual((self.state / "admin-token").read_text(), "cht_x")
+
+    def test_a_database_with_a_log_beside_it_is_no_copy(self) -> None:
+        with closing(sqlite3.connect(self.database)) as used:
+            used.execute("PRAGMA journal_mode = WAL")
+            used.execute("DELETE FROM deliveries")
+            used.commit()
+            shutil.copyfile(self.database, self.target)
+            shutil.copyfile(f"{self.database}-wal", f"{self.target}-wal")
+        self.refused("backup.tar-wal.* without which it is not whole")
+        Path(f"{self.target}-wal").write_bytes(b"")
+        self.restore(self.state, force=True)
+
+    def test_what_fails_halfway_leaves_the_folder_as_it_was(self) -> None:
+        configuration = self.folder / "cubehook.toml"
+        configuration.write_text("# mine\n")
+        self.write(configuration=configuration)
+        (self.state / "admin-token").write_text("later")
+        (self.state / "cubehook.lock").unlink()
+
+        def digests() -> dict[str, str]:
+            """Of all but the lock, which says whose it was last."""
+            names = self.names(self.state)
+            if "cubehook.lock" in names:
+                names.remove("cubehook.lock")
+            return {name: sha256((self.state / name).read_bytes()).hexdigest() for name in names}
+
+        before = digests()
+
+        def unchanged() -> None:
+            self.assertEqual(digests(), before)
+
+        nowhere = self.folder / "nowhere" / "cubehook.toml"
+        with self.assertRaisesRegex(ArchiveError, "nowhere"):
+            self.restore(self.state, force=True, configuration=nowhere)
+        unchanged()
+        rename, left = Path.rename, 0
+
+        def break_off(path: Path, target: Path) -> Path:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise OSError(5, "Input/output error", str(path))
+            return rename(path, target)
+
+        self.patch(Path, "rename", break_off)
+        moves = 0
+        other = self.folder / "other.toml"
+        while True:
+            moves += 1
+            left = moves
+            try:
+                self.restore(self.state, force=True, configuration=other)
+                break
+            except ArchiveError as error:
+                self.assertIn("Input/output error", str(error))
+            unchanged()
+            self.assertFalse(other.exists())
+        # Each move broke off once.
+        self.assertGreater(moves, 2 * 5)
         self.assertEqual((self.state / "admin-token").read_text(), "cht_x")
 
     def refused(self, words: str) -> None:

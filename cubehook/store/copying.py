@@ -204,9 +204,10 @@ def before_migration(database: Path, revision: str, now: Micros) -> Path:
         copy(database, target)
         check(target, quick=True)
         # Another of this revision is of an upgrade that failed or was undone, and shall push out no other.
-        for old in kept_copies(database, [revision])[:-1]:
-            old.unlink()
-        for old in kept_copies(database)[:-KEPT]:
+        same = [each for each in kept_copies(database, [revision]) if each != target]
+        # This one is the newest, whatever the clock said when the others were made.
+        others = [each for each in kept_copies(database) if each != target and each not in same]
+        for old in same + others[: 1 - KEPT]:
             old.unlink()
         with closing(_alone(target)) as connection:
             clean = _one(connection, "PRAGMA user_version")

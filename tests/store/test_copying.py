@@ -192,6 +192,26 @@ class UpgradeTests(StoreCase):
         )
         self.assertTrue((folder / "mine.db").exists())
 
+    async def test_a_clock_that_is_behind_does_not_take_the_newest_for_the_oldest(self) -> None:
+        folder = self.path.parent / copying.FOLDER
+        folder.mkdir()
+        for name in (
+            f"{self.before}-20250101T000000Z",
+            *(f"000{each}-2025020{each}T000000Z" for each in "789"),
+        ):
+            (folder / f"cubehook-{name}.db").touch()
+        old = dump(self.path)
+        await self.opened(now=lambda: NOON)
+        self.assertEqual(
+            sorted(self.copies()),
+            [
+                f"cubehook-{self.before}-20241123T120000Z.db",
+                "cubehook-0008-20250208T000000Z.db",
+                "cubehook-0009-20250209T000000Z.db",
+            ],
+        )
+        self.assertEqual(dump(folder / f"cubehook-{self.before}-20241123T120000Z.db"), old)
+
     async def test_without_room_nothing_is_migrated(self) -> None:
         old = dump(self.path)
         self.patch(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - 1_500_000, 1_500_000))
