@@ -180,6 +180,11 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return f"<Webhook {self.id!r}>"
 
 
+def receiver(webhook: Webhook) -> tuple[object, ...]:
+    """What decides how a webhook's receiver answers."""
+    return webhook.transport, webhook.url, webhook.method, webhook.headers, webhook.options
+
+
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Defaults for every webhook; `timeout` bounds the whole exchange, the body included."""
 

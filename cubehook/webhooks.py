@@ -20,9 +20,10 @@ from twisted.python.failure import Failure
 
 from cubehook import config
 from cubehook.changes import ExistsError, RefusedError, SettingsError, the
+from cubehook.config import receiver
 from cubehook.config_checks import webhook_problems
 from cubehook.delivery.deadlines import Alarm
-from cubehook.delivery.dispatcher import Dispatcher, receiver
+from cubehook.delivery.dispatcher import Dispatcher
 from cubehook.delivery.means import Status
 from cubehook.delivery.tryout import sample, try_out
 from cubehook.events import CallState, Micros, iso
@@ -204,7 +205,8 @@ class Webhooks:
             if webhook == self._webhooks[name] and secrets.current == known.current:
                 self._secrets[name] = secrets
                 return False
-            _ = self.replace(webhook, secrets)
+            trouble = provisioned.troubles.get(name) if name in self._disabled else None
+            _ = self.replace(webhook, secrets, trouble)
             self._log.info("Webhook {webhook} was changed", webhook=name)
         except ValueError as error:
             # It could be made a moment ago.

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from cubehook import config
 from cubehook import webhooks as webhooks_module
 from cubehook.changes import RefusedError, SettingsError
+from cubehook.delivery.breaker import State
 from cubehook.delivery.signing import decode_secret, sign
 from cubehook.events import CallState, Micros
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin, Outbound, Sent
@@ -463,13 +464,22 @@ class ProvideTests(WebhooksCase):
         return config.Config(webhooks=given, **values)
 
     def provide(
-        self, *given: config.Webhook, keys: tuple[str, ...] = (), secret: str = A, **values: Any
+        self,
+        *given: config.Webhook,
+        keys: tuple[str, ...] = (),
+        secret: str = A,
+        troubles: dict[str, Trouble] | None = None,
+        **values: Any,
     ) -> None:
         for webhook in given:
             known = self.store.secrets.get(webhook.id, SigningSecrets(current=secret))
             self.store.secrets[webhook.id] = known.replaced(secret, self.desk.now(), DAY, from_file=True)
         stored = Provisioned(
-            cubes=(), webhooks=given, secrets=dict(self.store.secrets), disabled={}, troubles={}
+            cubes=(),
+            webhooks=given,
+            secrets=dict(self.store.secrets),
+            disabled={},
+            troubles=troubles or {},
         )
         settings = self.settings(*given, **values)
         self.webhooks.check_provided(settings, [each.id for each in given], keys)
@@ -521,6 +531,22 @@ class ProvideTests(WebhooksCase):
         self.assertEqual(dict(self.webhooks.disabled), {"crm": "its receiver answered 410"})
         self.provide(msgspec.structs.replace(CRM, name="Other"))
         self.assertEqual(dict(self.webhooks.disabled), {})
+
+    def test_one_that_was_disabled_is_tried_once_before_the_rest(self) -> None:
+        self.provide(CRM)
+        self.webhooks.was_disabled("crm", "its receiver answered 410")
+        trouble = Trouble(failing_since=1, held_until=self.desk.now(), openings=0, told=True)
+        self.provide(msgspec.structs.replace(CRM, name="Other"), troubles={"crm": trouble})
+        self.assertIsNot(self.webhooks.status("crm").state, State.CLOSED)
+        # What was not disabled is held back as it is, whatever the store was told last.
+        self.provide(msgspec.structs.replace(CRM, name="Third"))
+        held = self.webhooks.status("crm")
+        self.assertEqual(held.failing_since, 1)
+        other = msgspec.structs.replace(CRM, method="PUT")
+        self.provide(other)
+        self.assertIs(self.webhooks.status("crm").state, State.CLOSED)
+        self.provide(msgspec.structs.replace(other, name="Fourth"), troubles={"crm": trouble})
+        self.assertIs(self.webhooks.status("crm").state, State.CLOSED)
 
     def test_what_cannot_be_made_is_found_before_anything_is_changed(self) -> None:
         self.provide(CRM)

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cubehook import config
+from cubehook.config import receiver
 from cubehook.delivery.lanes import Lanes
 from cubehook.delivery.means import Backlog, Means, Observer, Status
 from cubehook.delivery.payload import Renderer
@@ -292,8 +293,3 @@ class Dispatcher:
     def settings(self, webhook: str) -> config.Webhook:
         """How `webhook` is configured now; KeyError if there is no such webhook."""
         return self._lanes[webhook].webhook
-
-
-def receiver(webhook: config.Webhook) -> tuple[object, ...]:
-    """What decides how a webhook's receiver answers."""
-    return webhook.transport, webhook.url, webhook.method, webhook.headers, webhook.options

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Table, delete, func, select, update
 
 from cubehook.changes import MissingError
-from cubehook.config import Cube, Webhook
+from cubehook.config import Cube, Webhook, receiver
 from cubehook.events import Micros
 from cubehook.records import Trouble
 from cubehook.rotation import SigningSecrets
@@ -57,7 +57,8 @@ def provision(
     """
     Make the database's provisioned cubes and webhooks the wanted ones; all that there are then.
 
-    A secret that the file gives another goes on signing for `overlap` seconds from `at`.
+    A secret that the file gives another goes on signing for `overlap` seconds from `at`.  A webhook that
+    changes is enabled if its receiver disabled it; what trouble it had is forgotten if that is another.
     """
     by_file = {
         "cubes": _put_cubes(connection, wanted_cubes),
@@ -136,12 +137,15 @@ def _put_webhooks(
         # What is sealed differs each time: only what changed is written.
         if secrets != known:
             row["secret"] = sealer.seal(_text(secrets))
-        same = _is(before, settings, sealer)
-        if not same:
+        was = _settings_if_read(before, sealer)
+        # Compared as values, so that a new key's default is no change.
+        if was != settings:
             row["settings"] = sealer.seal(_text(settings))
-        if not same or secrets.current != known.current:
-            row |= {"disabled_reason": None, "disabled_at": None, "trouble": None}
+        if was != settings or secrets.current != known.current:
+            row |= {"disabled_reason": None, "disabled_at": None}
             changed.append(webhook.id)
+        if was is None or receiver(was) != receiver(settings):
+            row["trouble"] = None
         connection.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(row))
     return _by_file(kept, ids, changed)
 
@@ -323,12 +327,12 @@ def _is_cube(row: Any, cube: Cube) -> bool:
         return False
 
 
-def _is(row: Any, settings: Webhook, sealer: Sealer) -> bool:
-    """Whether `row` holds `settings`: compared as values, so that a new key's default is no change."""
+def _settings_if_read(row: Any, sealer: Sealer) -> Webhook | None:
+    """The settings in `row`, None if they cannot be read."""
     try:
-        return _settings(row, sealer) == settings
+        return _settings(row, sealer)
     except StoreError:
-        return False
+        return None
 
 
 def _read(text: str, kind: type[T], name: str) -> T:

@@ -128,8 +128,27 @@ class ProvisionTests(ProvisionCase):
         for webhook in (changed, msgspec.structs.replace(changed, secret=B)):
             for _ in range(2):
                 found = await self.provision(store, webhook)
-                self.assertEqual((found.disabled, found.troubles), ({}, {}))
+                # It is tried once before the rest, as its receiver is the same.
+                self.assertEqual((found.disabled, found.troubles), ({}, {"crm": trouble}))
             await disable()
+
+    async def test_only_another_receiver_ends_what_trouble_there_was(self) -> None:
+        store = await self.opened()
+        trouble = Trouble(failing_since=NOON, held_until=NOON + HOUR, openings=3, told=True)
+        await self.provision(store, CRM)
+        same: list[dict[str, Any]] = [{"name": "Other"}, {"timeout": 3.0}, {"secret": B}]
+        others: list[dict[str, Any]] = [
+            {"url": "https://other.example/"},
+            {"method": "PUT"},
+            {"headers": {"X-Key": "2"}},
+            {"transport": "jsonl"},
+            {"options": {"path": "x"}},
+        ]
+        for changes, left in [*((each, True) for each in same), *((each, False) for each in others)]:
+            await self.provision(store, CRM)
+            await store.save_trouble("crm", trouble)
+            found = await self.provision(store, msgspec.structs.replace(CRM, **changes))
+            self.assertEqual(found.troubles, {"crm": trouble} if left else {}, changes)
 
     async def test_settings_that_cannot_be_read_back_are_named(self) -> None:
         store = await self.opened()
