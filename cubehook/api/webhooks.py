@@ -23,6 +23,9 @@ from cubehook.text import printable
 _NEW = config.Webhook(id="new")
 """What settings that are not kept yet are changes of."""
 
+_WHERE = ("url", "transport", "options")
+"""What decides where a webhook's headers, and whatever else is secret of it, are sent."""
+
 
 class Webhooks(Protocol):
     """What the API needs of the service's webhooks; see `cubehook.webhooks.Webhooks`."""
@@ -162,12 +165,15 @@ class WebhooksPart:
             await self._webhooks.delete(webhook, lambda now: if_match.check(settings.tag(now)))
         return Nothing()
 
-    @operation("POST", "/webhooks/{webhook}/test", body=views.TestOf, result=AttemptView)
+    @operation(
+        "POST", "/webhooks/{webhook}/test", body=views.TestOf, result=AttemptView, errors=(ConflictError,)
+    )
     async def test_webhook(self, caller: Caller, webhook: str, body: views.TestOf) -> AttemptView:
         """
         Send a sample event to a webhook now, and tell how that went.
 
-        It is kept nowhere else, and changes nothing of how the webhook stands.
+        It is kept nowhere else, and changes nothing of how the webhook stands.  One that is provisioned is
+        tried at its own receiver only.
         """
         return await self._try_out(self._known(webhook), body.settings, body.state)
 
@@ -226,6 +232,13 @@ class WebhooksPart:
 
     async def _try_out(self, kept: config.Webhook, changes: Any, state: CallState | None) -> AttemptView:
         webhook = kept if changes is None else _changed(kept, changes, "settings.")
+        elsewhere = [name for name in _WHERE if getattr(webhook, name) != getattr(kept, name)]
+        if elsewhere and kept.id in self._webhooks.provisioned:
+            # Otherwise secrets of the file could be had by who may not even change where they go.
+            raise ConflictError(
+                f"[webhooks.{kept.id}] stands in the configuration file, and its headers and secrets go only "
+                f"where that says ({', '.join(elsewhere)}): try another receiver as a new webhook"
+            )
         with refusals("webhook", webhook.id, "" if changes is None else "settings."):
             return attempt_view(await self._webhooks.try_out(webhook, state or webhook.states[0]))
 

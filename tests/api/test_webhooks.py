@@ -263,3 +263,18 @@ class Webhooks(ApiCase):
             ],
         )
         self.assertEqual(self.webhooks.known["crm"], CRM)
+
+    async def test_secrets_of_the_file_go_nowhere_else(self) -> None:
+        self.webhooks.provisioned = frozenset(("crm",))
+        for name, value in (
+            ("url", "https://thief.example/"),
+            ("transport", "jsonl"),
+            ("options", {"proxy": "http://thief.example:3128"}),
+        ):
+            code, found = await self.ask("POST", "/webhooks/crm/test", {"settings": {name: value}})
+            self.assertEqual((code, found["error"]["code"]), (409, "conflict"))
+            self.assertIn(f"({name})", found["error"]["message"])
+        self.assertEqual(self.webhooks.tried, [])
+        kept = {"url": CRM.url, "method": "PUT"}
+        code, _ = await self.ask("POST", "/webhooks/crm/test", {"settings": kept})
+        self.assertEqual((code, len(self.webhooks.tried)), (200, 1))
