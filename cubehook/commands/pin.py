@@ -61,7 +61,12 @@ def _show(url: str, pins: Sequence[str], cube: str, *, as_json: bool) -> int:
     except PresentedError as error:
         print(f"cubehook pin: {host} port {port}: {printable(str(error))}", file=sys.stderr)
         return 1
-    told = _told(presented)
+    try:
+        told = _told(presented)
+    except ValueError as error:
+        words = f"its certificate cannot be read: {printable(str(error))}"
+        print(f"cubehook pin: {host} port {port}: {words}", file=sys.stderr)
+        return 1
     told["pinned"] = bool({told["fingerprint"], told["key_fingerprint"]} & set(pins))
     if as_json:
         place.print_json({"host": host, "port": port, **told})

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL.crypto import X509, PKey
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
@@ -91,7 +92,11 @@ def read_identity(
         ) from error
     except Exception as error:
         raise TlsFileError(f"{key_key}: {key} holds no private key in PEM") from error
-    if _public(private.public_key()) != _public(shown.public_key()):
+    try:
+        public = _key_of(shown)
+    except ValueError as error:
+        raise TlsFileError(f"{certificate_key}: {certificate} cannot be used: {error}") from error
+    if _public(private.public_key()) != public:
         raise TlsFileError(f"{key_key}: {key} is not the key of the certificate in {certificate}")
     return Identity(shown, private, tuple(rest))
 
@@ -122,13 +127,17 @@ def certificate_pin(der: bytes) -> str:
 
 
 def key_pin(certificate: x509.Certificate) -> str:
-    """That of its public key, as curl and browsers write it: `sha256//` and base64."""
-    digest = hashlib.sha256(_public(certificate.public_key())).digest()
+    """
+    That of its public key, as curl and browsers write it: `sha256//` and base64.
+
+    ValueError if the key is of no kind that is known.
+    """
+    digest = hashlib.sha256(_key_of(certificate)).digest()
     return "sha256//" + base64.b64encode(digest).decode()
 
 
 def pins_of(certificate: x509.Certificate) -> tuple[str, str]:
-    """The pins that fit a certificate: its own and that of its key."""
+    """The pins that fit a certificate: its own and that of its key; ValueError if that cannot be read."""
     return certificate_pin(certificate.public_bytes(Encoding.DER)), key_pin(certificate)
 
 
@@ -137,6 +146,13 @@ def _read(key: str, path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise TlsFileError(f"{key}: {path} cannot be read: {error.strerror}") from error
+
+
+def _key_of(certificate: x509.Certificate) -> bytes:
+    try:
+        return _public(certificate.public_key())
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from error
 
 
 def _public(key: Any) -> bytes:
