@@ -121,6 +121,7 @@ class Listeners:
         site = AccessSite(group.root, self._access, self._now, self._reactor, group.admission)
         if is_tls(endpoint):
             site.tls = self._tls(group.key, endpoint, listen)
+            site.tls.harder = site.let_come_again
         port = self._port(group.key, endpoint, site, site.tls)
         if site.tls is not None:
             group.tls[endpoint] = site.tls
@@ -210,7 +211,8 @@ class Listeners:
 
     async def change(self, listen: Listen) -> None:
         """
-        Listen as `listen` says; connections that are open stay so.
+        Listen as `listen` says; connections that are open stay so, and where something else is demanded over
+        TLS they end with their next answers.
 
         Raises ListenError, and then everything is as it was.
         """

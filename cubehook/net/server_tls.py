@@ -111,7 +111,10 @@ class ServerTls:
         self._seconds = seconds
         self._counted = counted
         self._files = _Files(endpoint)
+        self.harder: Callable[[], object] = lambda: None
+        """Called when clients that are in may not be let in again; to be set by whose they are."""
         self._stamps = self._seen = self._stamped()
+        self._authorities = self._authorities_stamp()
         self._context, self.identity = self.made(demands)
         self._look_at = seconds() + LOOK_SECONDS
         self._why = ""
@@ -160,6 +163,8 @@ class ServerTls:
         """From now on, demand this of those who connect."""
         self._demands = demands
         self._context, self.identity = made
+        self._authorities = self._authorities_stamp()
+        self.harder()
 
     def warn(self) -> None:
         """Say in the log what is unsafe about this."""
@@ -179,7 +184,7 @@ class ServerTls:
         In words, why what was read before has to stay in use; None where it has not.  Files that do not fit
         together may be on their way to: that is told once they were found so twice.
         """
-        stamps = self._stamped()
+        stamps, authorities = self._stamped(), self._authorities_stamp()
         if stamps == self._stamps and not forced:
             return None
         changed = stamps != self._stamps
@@ -199,6 +204,9 @@ class ServerTls:
             return f"{self.name}: {error}; the certificate from before stays in use"
         self._stamps = stamps
         self._context, self.identity = made
+        before, self._authorities = self._authorities, authorities
+        if authorities != before:
+            self.harder()
         if changed:
             self._log.info(
                 "{name}: the certificate in {file} was read again; it ends on {ends}",
@@ -266,6 +274,9 @@ class ServerTls:
                 )
                 return f"{filled} (OpenSSL: {told})"
         return f"OpenSSL says {told}"
+
+    def _authorities_stamp(self) -> Stamp:
+        return None if self._demands.client_ca is None else stamp(self._demands.client_ca)
 
     def _stamped(self) -> list[Stamp]:
         files = self._files

@@ -74,6 +74,8 @@ class TimedChannel(HTTPChannel):
     due = 0
     """The site's tick at which the connection ends."""
     place: Place | None = None
+    last = False
+    """Whether it ends with the next answer."""
     _idle = False
     _closing = False
 
@@ -116,7 +118,7 @@ class TimedChannel(HTTPChannel):
         self.close()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        if self.site.winding_down:
+        if self.last or self.site.winding_down:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
             return False
         return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]
@@ -329,7 +331,16 @@ class AccessSite(Site):
     def wind_down(self) -> None:
         """From now on, close each connection with its next answer, which says so; idle ones stay open."""
         self.winding_down = True
+        self.let_come_again()
+
+    def let_come_again(self) -> None:
+        """
+        Close each connection that is open with its next answer, which says so; idle ones stay open.
+
+        Who has just asked over a connection that is closed without one would not know whether that arrived.
+        """
         for channel in list(self._channels):
+            channel.last = True
             if channel.busy:
                 channel.close()
 

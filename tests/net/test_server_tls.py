@@ -268,6 +268,53 @@ class ClientCertificateTests(ServerTlsCase):
             )
         self.assertEqual(await self.get(), "CN=cubehook")
 
+    async def test_who_came_before_it_was_demanded_is_not_kept(self) -> None:
+        listeners = self.open()
+        before = [await deferToThread(self.ask_and_stay) for _ in range(2)]
+        await listeners.change(Listen(cubes=(self.endpoint,), console=(), tls_minimum="1.3"))
+        self.assertIn(b"close", await deferToThread(self.ask_again, before[0]))
+        Authority().write(self.folder / "gateways.pem")
+        await listeners.change(
+            Listen(cubes=(self.endpoint,), console=(), client_ca=self.folder / "gateways.pem")
+        )
+        self.assertIn(b"close", await deferToThread(self.ask_again, before[1]))
+
+    async def test_nor_who_an_authority_vouched_for_that_is_trusted_no_more(self) -> None:
+        self.patch(server_tls, "LOOK_SECONDS", 0.0)
+        gateways, others = Authority(), Authority()
+        gateways.write(self.folder / "gateways.pem")
+        listeners = self.open(client_ca=self.folder / "gateways.pem")
+        context = self.client(gateways)
+        kept = await deferToThread(self.ask_and_stay, context)
+        # Another certificate of ours is no reason to part.
+        self.write("renewed")
+        self.assertEqual(listeners.reload_certificates(), [])
+        self.assertNotIn(b"close", await deferToThread(self.ask_again, kept, end=False))
+        others.write(self.folder / "gateways.pem")
+        self.assertEqual(await self.get(self.client(others)), "CN=renewed")
+        self.assertIn(b"close", await deferToThread(self.ask_again, kept))
+
+    def ask_and_stay(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+        """A connection on which a request was answered."""
+        plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        connection = (context or self.context()).wrap_socket(plain, server_hostname="127.0.0.1")
+        self.addCleanup(connection.close)
+        assert b"close" not in self.ask_again(connection, end=False)
+        return connection
+
+    def ask_again(self, connection: ssl.SSLSocket, end: bool = True) -> bytes:
+        """What is answered to one request more, and whether that was the last as `end` says."""
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"cubes"):
+            data = connection.recv(4096)
+            assert data, answer
+            answer += data
+        if end:
+            assert b"close" in answer.lower(), answer
+            assert connection.recv(4096) == b""
+        return answer.lower()
+
     async def test_one_that_a_router_has_signed_itself(self) -> None:
         certificate, key = self.authority.issue("router", self_signed=True)
         (self.folder / "router.pem").write_bytes(certificate)
