@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -187,6 +187,7 @@ class EditorTests(SynchronousTestCase):
         self.assertIs(self.press("ctrl-l"), Wish.REDRAW)
         self.assertIs(self.press("tab"), Wish.COMPLETE)
 
+    @example("abab\nb", 8, 4)
     @given(
         st.text(st.sampled_from("ab \né漢\u0301"), max_size=60),
         st.integers(min_value=8, max_value=30),

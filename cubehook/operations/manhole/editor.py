@@ -307,7 +307,8 @@ class Editor:
                 row, taken = [], 0
             at = (len(rows), taken)
         rows.append("".join(row))
-        return rows, *at
+        # Behind a full row, at the end of a line, a terminal's cursor stays on the last place.
+        return rows, at[0], min(at[1], width - 1)
 
 
 def _indent(line: str) -> str:
