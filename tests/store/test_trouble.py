@@ -49,14 +49,17 @@ class LockedTests(TroubleCase):
         waiting.append(store.accept(None, [call], [], []))
         await deferLater(reactor, 0.3, lambda: None)
         self.assertEqual([done.called for done in waiting], [False] * 3)
-        self.assertEqual(self.heard, [(True, "database is locked")])
+        [(degraded, reason)] = self.heard
+        # Whichever is noticed first, on a busy machine.
+        self.assertTrue(degraded)
+        self.assertIn(reason, ("database is locked", "a commit has been taking longer than 0.3 s"))
         self.assertEqual(store.held_items, 3)
         # Reading goes on.
         self.assertEqual(len(await store.open_calls()), 1)
         lock.close()
         await gatherResults(waiting)
         self.assertFalse(store.degraded)
-        self.assertEqual(self.heard, [(True, "database is locked"), (False, "")])
+        self.assertEqual(self.heard, [(True, reason), (False, "")])
         self.assertEqual(self.rows("SELECT called_number FROM calls ORDER BY id"), [(None,), ("1002",)])
         self.assertEqual(self.rows("SELECT status, attempts FROM deliveries"), [("delivered", 1)])
         self.assertEqual(self.rows("SELECT count(*) FROM attempts"), [(1,)])
