@@ -243,6 +243,8 @@ class Listeners:
             raise
         for each in gone:
             await self._close(*each)
+        if self._closed:
+            return
         for group in self._groups:
             group.open = {endpoint: group.open[endpoint] for endpoint in wanted[group.key]}
             group.admission.limit(_most_connections(group.key, listen), listen.max_connections_per_address)
@@ -283,8 +285,11 @@ class Listeners:
                 )
 
     async def _close(self, group: _Group, endpoint: str) -> None:
-        port = group.open.pop(endpoint)
+        port = group.open.pop(endpoint, None)
         group.tls.pop(endpoint, None)
+        if port is None:
+            # The service stops, and has closed it meanwhile.
+            return
         address = _address(port)
         await _stopped(port)
         _log.info("Listening on {address} no more ({key})", address=address, key=group.key)

@@ -221,6 +221,8 @@ class Reloader:
         raise ReloadError(f"{file} is being written to all the time; {NOT_CHANGED}")
 
     async def _carry_out(self, plan: Plan) -> Reloaded:
+        if self._closed:
+            raise ReloadError(f"The service is stopping; {NOT_CHANGED}")
         settings, webhooks, store = plan.settings, self._webhooks, self._store
         webhooks.check_provided(settings, {*plan.webhooks.added, *plan.webhooks.changed}, plan.keys)
         provisions = bool(plan.cubes or plan.webhooks)

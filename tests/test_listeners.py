@@ -8,6 +8,7 @@ from typing import Any
 
 import treq
 from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
@@ -139,6 +140,25 @@ class ListenersTests(TestCase):
         self.assertTrue(await self.closed(self.two))
         await self.listeners.change(wanted.__class__(cubes=(tcp(self.two),), console=()))
         self.assertTrue(await self.closed(self.one))
+
+    async def test_who_stops_while_they_change_is_left_with_none(self) -> None:
+        three = free_port()
+        wanted = [
+            # Ports that only go, one that makes room, and nothing that closes but what comes.
+            Listen(cubes=(), console=()),
+            Listen(cubes=(f"tcp:{self.one}",), console=(f"tcp:{self.console}",)),
+            Listen(cubes=(*self.listen.cubes, tcp(three)), console=()),
+        ]
+        for listen in wanted:
+            listeners = self.opened(self.listen) if listen is not wanted[0] else self.listeners
+            changing = Deferred.fromCoroutine(listeners.change(listen))
+            await listeners.close()
+            try:
+                await changing
+            except ListenError as error:
+                self.assertIn("the service is stopping", str(error))
+            for port in (self.one, self.console, three):
+                self.assertTrue(await self.closed(port))
 
     async def test_one_that_closed_by_itself_is_known(self) -> None:
         self.assertEqual([], self.listeners.closed())

@@ -236,6 +236,13 @@ class ReloaderTests(ReloaderCase):
         self.assertEqual(self.rooms.settings, self.settings)
         self.assertEqual(self.told, ["begun", "over", "begun"], "who stops is not ready again")
 
+    def test_who_stops_while_it_is_read_changes_nothing(self) -> None:
+        asked = self.reloader.reload()
+        self.reloader.close()
+        self.answer(self.wanted(cubes=(HQ,), listen=PORT))
+        self.assertIn("stopping", str(self.refused(asked)))
+        self.assertEqual((self.rooms.done, self.rooms.settings), ([], self.settings))
+
     def test_a_service_that_never_began(self) -> None:
         self.reloader = self.made(self.settings)
         asked = self.reloader.reload()

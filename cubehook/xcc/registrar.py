@@ -170,13 +170,14 @@ class Registrar:
         """
         Let go of everything, and leave a registration that stands to the next run; otherwise `stop`.
 
-        For when gateways find the port open also while the service is away, and wait.
+        For when gateways find the port open also while the service is away, and wait.  What was never started
+        stands as an earlier run left it.
         """
-        if self._requests or not self.registered:
+        if self._requests or (self._machine.running and not self.registered):
             await self.stop()
-            return
-        self._carry_out(self._machine.hand_over(self._now()))
-        _release(self._asked)
+        elif self._machine.running:
+            self._carry_out(self._machine.hand_over(self._now()))
+            _release(self._asked)
 
     async def register(self) -> Registration:
         """

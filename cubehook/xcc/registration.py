@@ -47,6 +47,9 @@ HANDED_OVER = "cubehook is restarted, and its port stays open meanwhile."
 
 SECOND: Micros = 1_000_000
 
+HANDED_OVER_FOR: Micros = 10 * SECOND
+"""How long a gateway waits for an answer, unless its `response-timeout` says otherwise."""
+
 SPACING: Micros = 1 * SECOND
 """The least time between two requests, whatever the reason for the second."""
 
@@ -333,8 +336,9 @@ def _build() -> Callable[[_Core], _Inputs]:
         core.running = True
         if not core.under_way:
             core.next_at = core.spaced(at)
-        if core.state is _State.REGISTERED and core.reason != HANDED_OVER:
-            # We went away without a word, and the gateway spoke to nobody.
+        handed_over = core.reason == HANDED_OVER and at - core.since <= HANDED_OVER_FOR
+        if core.state is _State.REGISTERED and not handed_over:
+            # We went away without a word, or for too long, and the gateway spoke to nobody.
             core.lose(at)
         if not _in_trouble(core):
             core.publish(at, _State.REGISTERING, "Registering with the gateway.")
@@ -534,6 +538,7 @@ class RegistrationMachine:
         To be told only of a machine that holds one and has no request under way; nothing may follow.
         """
         self._observe(at)
+        self._core.since = at
         self._core.publish(at, _State.REGISTERED, HANDED_OVER)
         self._core.running = False
         return self._commands(at)

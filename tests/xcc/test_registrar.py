@@ -501,6 +501,15 @@ class StopTests(RegistrarTests):
         self.clock.advance(1)
         self.assertEqual((self.registrar.registration_id, self.losses), ("new", 0))
 
+    def test_what_was_never_taken_up_stays_as_it_was_left(self) -> None:
+        self.register()
+        crashed = self.registrar.registration
+        self.registrar = self.make(True)
+        self.registrar.restore(crashed)
+        before = len(self.journal.kept)
+        self.successResultOf(Deferred.fromCoroutine(self.registrar.hand_over()))
+        self.assertEqual((len(self.journal.kept), self.client.unregisters), (before, []))
+
     def test_what_is_not_registered_cannot_be_left(self) -> None:
         self.registrar.start()
         over = Deferred.fromCoroutine(self.registrar.hand_over())

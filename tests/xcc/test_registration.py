@@ -27,6 +27,7 @@ from cubehook.xcc.registration import (
     DEFAULT_INTERVAL,
     GREETING,
     HANDED_OVER,
+    HANDED_OVER_FOR,
     LONGEST_WAIT,
     MISSED_INTERVALS,
     RETURNS,
@@ -939,10 +940,23 @@ class RestoreTests(SynchronousTestCase):
         d.tell("hand_over")
         self.assertEqual((d.state, d.wake_at), (RegistrationState.REGISTERED, None))
         self.assertEqual((d.shown.registration_id, d.shown.reason), (name, HANDED_OVER))
-        then = self.restored(d.shown.state, registration_id=name, reason=HANDED_OVER)
+        then = driver()
+        then.machine.restore(d.shown)
+        then.at = d.at + SECOND
+        then.tell("start")
         self.assertEqual((then.state, then.losses), (RegistrationState.REGISTERING, 0))
         then.hear(name)
         self.assertEqual(then.state, RegistrationState.REGISTERED)
+
+    def test_one_that_was_handed_over_to_nobody_for_long_lost_something(self) -> None:
+        for away, losses in ((HANDED_OVER_FOR, 0), (HANDED_OVER_FOR + SECOND, 1), (-3600 * SECOND, 0)):
+            d = registered()
+            d.tell("hand_over")
+            then = driver()
+            then.machine.restore(d.shown)
+            then.at = d.at + away
+            then.tell("start")
+            self.assertEqual((then.losses, then.asked), (losses, [1]))
 
     def test_after_a_clean_stop(self) -> None:
         d = self.restored(RegistrationState.UNREGISTERED)
