@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +134,7 @@ class CubehookService(Service):
         self._doors: Doors | None = None
         self._loops: list[LoopingCall] = []
         self._sweeping: Deferred[Any] | None = None
-        self._hastening: Deferred[None] | None = None
+        self._hastening: set[Deferred[None]] = set()
         self._clock = ClockWatch(wall_clock, reactor.seconds, self._clock_set)
         self._trouble = ""
 
@@ -359,7 +359,6 @@ class CubehookService(Service):
         )
         greatest = await store.greatest_id()
         self._ids.begin_after(greatest)
-        await self._catch_up(id_time(greatest) - wall_clock(), provisioned.webhooks)
         if provisioned.by_file:
             self.faces.record("configuration", "provision", str(settings.source or ""), provisioned.by_file)
         self.cubes.open(provisioned.cubes)
@@ -367,6 +366,7 @@ class CubehookService(Service):
         for registration in await store.registrations():
             self.cubes.restore(registration)
         self._webhooks.open(provisioned, await store.pending_counts())
+        await self._catch_up(id_time(greatest) - wall_clock())
         await self.dispatcher.start()
         await self.redelivery.resume()
         await self._first_start()
@@ -539,9 +539,8 @@ class CubehookService(Service):
         for loop in self._loops:
             if loop.running:
                 loop.stop()
-        for under_way in (self._sweeping, self._hastening):
-            if under_way is not None:
-                under_way.cancel()
+        for under_way in (*filter(None, [self._sweeping]), *self._hastening):
+            under_way.cancel()
         if self._doors is not None:
             await self._doors.close()
         # A gateway that knows that we go sends nothing more that could be refused.
@@ -582,10 +581,11 @@ class CubehookService(Service):
         self.dispatcher.clock_set(by)
         self.cubes.clock_set(by)
         if by < 0:
-            self._hastening = Deferred.fromCoroutine(
+            hastening = Deferred.fromCoroutine(
                 self.store.clock_set_back(list(self.webhooks), -by, wall_clock())
             )
-            _ = self._hastening.addErrback(self._not_hastened)
+            self._hastening.add(hastening)
+            _ = hastening.addErrback(self._not_hastened).addBoth(lambda _: self._hastening.discard(hastening))
 
     def _not_hastened(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -593,7 +593,7 @@ class CubehookService(Service):
                 "Deliveries that wait on disk may wait longer, by as much as the clock was set back", failure
             )
 
-    async def _catch_up(self, behind: Micros, webhooks: Iterable[config.Webhook]) -> None:
+    async def _catch_up(self, behind: Micros) -> None:
         """Let nothing wait for a clock that was set back while the service did not run."""
         if behind < STEP:
             return
@@ -602,7 +602,10 @@ class CubehookService(Service):
             "or is wrong. Pending deliveries are due so much earlier",
             seconds=behind / 1_000_000,
         )
-        await self.store.clock_set_back([webhook.id for webhook in webhooks], behind, wall_clock())
+        # Neither may a hold last for that long, nor a call that nobody ends.
+        self.dispatcher.clock_set(-behind)
+        self.cubes.clock_set(-behind)
+        await self.store.clock_set_back(list(self.webhooks), behind, wall_clock())
 
     def _sweep_history(self) -> Deferred[Any]:
         self._clock.look()

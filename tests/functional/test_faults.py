@@ -14,6 +14,7 @@ import shutil
 import signal
 import time
 from contextlib import closing
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from cubehook.simulator.gateway import Notification, Observer, Settings, Simulat
 from cubehook.simulator.provider import Probing
 from tests.functional import odd
 from tests.functional.control import ask
+from tests.functional.harness import free_port
 from tests.functional.test_main_job import STATES
 from tests.functional.test_metrics import MetricsCase
 
@@ -225,7 +227,10 @@ class ClockTests(OddMachineCase):
         self.assertEqual(await self.value("cubehook_deliveries_pending", webhook="crm"), 0)
 
     async def test_a_clock_that_was_set_back_while_the_service_did_not_run(self) -> None:
-        await self.begin_odd()
+        await self.begin_odd(
+            f'[webhooks.dead]\nurl = "http://127.0.0.1:{free_port()}/"\nretry = [3600]\n'
+            "breaker = { failures = 1, first = 60 }"
+        )
         self.be_odd(ahead=3600)
         assert self.service.process is not None
         await self.service.process.wait_for(r"clock was set forward by 3600 s")
@@ -233,12 +238,20 @@ class ClockTests(OddMachineCase):
         self.call(hold=1.0)
         await self.poll(partial(self.refused_more_than, 0))
         await self.gateway.when_idle()
+        await self.poll(partial(self.held_for_at_least, 3600))
         await self.service.process.kill()
         # A new process begins with the right clock.
         process = await self.service.start()
         self.assertRegex(process.text, r"clock is 3[56]\d\d s behind the newest entry of the database")
+        # What was held back by the clock of then is not so for an hour more.
+        self.assertFalse(await self.held_for_at_least(120))
         await self.start_sink()
         await self.until(lambda: len(self.events()) == 3)
+
+    async def held_for_at_least(self, seconds: float) -> bool:
+        """Whether the webhook with no receiver is, by the clock that is right."""
+        until = (await ask(self.service, "GET", "/webhooks/dead")).body["held_until"]
+        return until is not None and datetime.fromisoformat(until).timestamp() - time.time() >= seconds
 
     def refused(self) -> int:
         log = self.service.folder / "state" / "log" / "events.log"
