@@ -33,8 +33,8 @@ def damaged(what: bytes, by: bytes) -> x509.Certificate:
     """A certificate with `what` in it replaced."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "router")])
-    dates = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2020, 2040))
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, *dates)
+    first, last = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2020, 2040))
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, first, last)
     whole = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
     assert what in whole
     return x509.load_der_x509_certificate(whole.replace(what, by))
