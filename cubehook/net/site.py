@@ -22,6 +22,7 @@ from twisted.web.server import Request, Site
 
 from cubehook.events import Micros
 from cubehook.net.admission import Admission, Place
+from cubehook.net.ration import Ration
 
 if TYPE_CHECKING:
     from cubehook.net.server_tls import ServerTls
@@ -292,6 +293,7 @@ class AccessSite(Site):
         self._access = access
         self.now = now
         self._admission = admission
+        self._ration = Ration("clients that speak no HTTP, or too slowly", reactor.seconds)
         self._channels: set[TimedChannel] = set()
         self._timer: IDelayedCall | None = None
 
@@ -310,6 +312,8 @@ class AccessSite(Site):
 
     def log_overdue(self, channel: TimedChannel) -> None:
         """Say that a client did not complete its request."""
+        if not self._ration.take():
+            return
         self._log.info(
             "{address} took more than {seconds} s over a request, and is cut off",
             address=getattr(channel.getPeer(), "host", "-"),
@@ -318,6 +322,8 @@ class AccessSite(Site):
 
     def log_nonsense(self, channel: TimedChannel) -> None:
         """Say that a client does not speak HTTP/1."""
+        if not self._ration.take():
+            return
         self._log.info(
             "{address} sent what is no HTTP/1 request, and is answered 400",
             address=getattr(channel.getPeer(), "host", "-"),

@@ -24,6 +24,7 @@ from twisted.web.resource import Resource
 from cubehook.config import Cube
 from cubehook.events import Micros
 from cubehook.interfaces import IIntake, StoreFullError
+from cubehook.net.ration import Ration
 from cubehook.net.routing import PlainResource
 from cubehook.net.site import MAX_BODY, LimitedRequest, TimedChannel
 from cubehook.text import printable
@@ -119,6 +120,10 @@ class XccResource:
         self._now = now
         self._taps = taps
         self._knocks = knocks
+        self._rations = {
+            known: Ration(whom, lambda: now() / 1_000_000)
+            for known, whom in ((True, "what gateways sent"), (False, "what strangers sent"))
+        }
         self._by_path: dict[bytes, list[Gateway]] = {}
         self._held: list[Deferred[None]] | None = []
         self._app = app = Klein()
@@ -199,11 +204,13 @@ class XccResource:
         allowed = [gateway for gateway in candidates if gateway.allows(address)]
         if not allowed:
             self._traffic.rejected("address")
-            self._log.warn(
-                "Refused {address} at the application URL of cube {cube}: it is not in the cube's allow_from",
-                address=printable(address),
-                cube=candidates[0].id,
-            )
+            if self._may_tell(request):
+                self._log.warn(
+                    "Refused {address} at the application URL of cube {cube}: it is not in the cube's "
+                    "allow_from",
+                    address=printable(address),
+                    cube=candidates[0].id,
+                )
             return _turned_away(request, 403, "This address may not speak as this cube (allow_from).\n")
         if request.method != b"POST":
             self._traffic.rejected("method")
@@ -275,18 +282,29 @@ class XccResource:
 
     def _fault(self, request: LimitedRequest, gateway: Gateway, error: soap.SoapError) -> bytes:
         self._traffic.rejected(error.word)
-        self._log.warn(
-            "Cube {cube}: refused what {address} sent: {error}",
-            cube=gateway.id,
-            address=printable(getattr(request.client, "host", "")),
-            error=printable(str(error)),
-        )
+        if self._may_tell(request):
+            self._log.warn(
+                "Cube {cube}: refused what {address} sent: {error}",
+                cube=gateway.id,
+                address=printable(getattr(request.client, "host", "")),
+                error=printable(str(error)),
+            )
         request.setResponseCode(error.status)
         request.setHeader(b"Content-Type", SOAP_TYPE)
         return codec.write(error.fault())
 
     def _no_such_path(self, request: LimitedRequest) -> bytes:
         self._traffic.rejected("path")
+        if self._may_tell(request):
+            self._tell_path(request)
+        return _turned_away(request, 404, "No cube has this path in its application_url.\n")
+
+    def _may_tell(self, request: LimitedRequest) -> bool:
+        """Whether the log may have another line about it: a stranger's flood hides no gateway's mistakes."""
+        address = getattr(request.client, "host", "").removeprefix("::ffff:")
+        return self._rations[self.knows(address)].take()
+
+    def _tell_path(self, request: LimitedRequest) -> None:
         path = printable(request.uri.decode("latin-1"))
         near = [
             known for known in self._by_path if known.strip(b"/").lower() == request.uri.strip(b"/").lower()
@@ -306,7 +324,6 @@ class XccResource:
                 address=printable(getattr(request.client, "host", "")),
                 path=path,
             )
-        return _turned_away(request, 404, "No cube has this path in its application_url.\n")
 
 
 def _choose(gateways: list[Gateway], message: xcc.FromGateway, address: str) -> Gateway:

@@ -22,7 +22,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from cubehook.net import admission, site
+from cubehook.net import admission, ration, site
 from cubehook.net.admission import Admission
 from cubehook.net.site import (
     CLOSING_SECONDS,
@@ -145,7 +145,9 @@ class SiteTests(TestCase):
         observer = implementer(ILogObserver)(lambda event: said.append(event))
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         globalLogPublisher.addObserver(observer)
-        for nonsense in (b"\x16\x03\x01\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n"):
+        self.patch(ration, "MOST", 2)
+        hello, no_header = b"\x16\x03\x01\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n"
+        for nonsense in (hello, no_header, hello):
             self.assertEqual(await self.send(nonsense), b"HTTP/1.1 400 Bad Request\r\n\r\n")
         found = [text for text in map(formatEvent, said) if "no HTTP/1 request" in text]
         self.assertEqual(found, ["127.0.0.1 sent what is no HTTP/1 request, and is answered 400"] * 2)

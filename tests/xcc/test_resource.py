@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -18,6 +18,7 @@ from zope.interface import implementer
 from cubehook.config import Cube
 from cubehook.events import Micros
 from cubehook.interfaces import IIntake, StoreFullError
+from cubehook.net import ration
 from cubehook.net.site import MAX_BODY, AccessSite
 from cubehook.xcc import codec
 from cubehook.xcc import messages as xcc
@@ -273,6 +274,27 @@ class ResourceTests(TestCase):
         for path in ("/", "/app?cube=1"):
             self.resource.serve([Gateway(cube("hq", path), self.registrar)])
             self.assertEqual((await self.post(codec.write(ALERTING), path))[0], 200, path)
+
+    async def test_strangers_fill_no_log_and_hide_no_gateway(self) -> None:
+        self.patch(ration, "MOST", 3)
+        self.resource.serve(
+            [
+                Gateway(cube("hq", "/xcc/hq"), self.registrar),
+                Gateway(cube("far", "/xcc/far", allow=("192.0.2.0/24",)), self.registrar),
+            ]
+        )
+        with capturedLogs() as logs:
+            for path in ("/admin", "/XCC/HQ", "/xcc/far", "/xcc/hq", "/wp-login", "/xcc/far"):
+                await self.post(b"<nonsense/>", path)
+            self.resource.serve([Gateway(cube("near", "/xcc/near", host="127.0.0.1"), self.registrar)])
+            await self.post(b"<nonsense/>", "/xcc/near")
+        said = [
+            formatEvent(event) for event in logs if event.get("log_namespace", "").startswith("cubehook.")
+        ]
+        self.assertEqual(len(said), 5, said)
+        self.assertIn("too much to tell of what strangers sent", said[3])
+        self.assertIn("Cube near: refused", said[4])
+        self.assertEqual(len(self.traffic.told), 7)
 
     async def test_address_outside_allow_from(self) -> None:
         self.resource.serve([Gateway(cube("hq", "/xcc/hq", allow=("192.0.2.0/24",)), self.registrar)])
