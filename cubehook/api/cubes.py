@@ -192,7 +192,9 @@ class CubesPart:
             await self._cubes.remove(cube, lambda now: if_match.check(settings.tag(now)))
         return Nothing()
 
-    @operation("POST", "/cubes/{cube}/register", result=CubeRegistration, errors=(ConflictError,))
+    @operation(
+        "POST", "/cubes/{cube}/register", result=CubeRegistration, errors=(ConflictError,), stores=False
+    )
     async def register_cube(self, caller: Caller, cube: str) -> CubeRegistration:
         """Register with a cube's gateway again now, and tell how its registration stands after that."""
         if not self._known(cube).enabled:

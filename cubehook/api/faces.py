@@ -54,12 +54,22 @@ class Faces:
             TokensPart(store.access, ids, now, os.urandom),
             AuditPart(store),
         ]
+        self._store = store
         self._keep = Record(store, ids, now).keep
-        self.parts = guarded([*every, OpenApiPart(every)], self._keep)
+        self.parts = guarded([*every, OpenApiPart(every)], self._keep_in_time, lambda: store.degraded)
 
     def record(self, who: str, action: str, subject: str, detail: dict[str, Any]) -> None:
         """Put on the record what was changed by other ways than the API: see `guard.Change`."""
-        change = Change(who=printable(who), action=action, subject=printable(subject), detail=detail)
+        self._keep_later(Change(who=printable(who), action=action, subject=printable(subject), detail=detail))
+
+    async def _keep_in_time(self, change: Change) -> None:
+        """Keep it before the answer; or once the database can be written, if it cannot now."""
+        if self._store.degraded:
+            self._keep_later(change)
+        else:
+            await self._keep(change)
+
+    def _keep_later(self, change: Change) -> None:
         kept = Deferred.fromCoroutine(keep_or_tell(self._keep, change))
         _ = kept.addErrback(lambda failure: self._log.failure("A change was not put on the record", failure))
 

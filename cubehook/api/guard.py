@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import fields
 from twisted.logger import Logger
 
+from cubehook.api.errors import UnavailableError
 from cubehook.api.operations import Caller, Operation, Tagged, check_access, operations
 from cubehook.config_rules import rule_of
 from cubehook.events import iso
@@ -52,21 +53,34 @@ _log = Logger()
 class Guarded:
     """The operations of a part, each of which checks its caller and has what it changed kept."""
 
-    def __init__(self, part: object, keep: Keep) -> None:
+    def __init__(self, part: object, keep: Keep, away: Callable[[], bool]) -> None:
         for declared, handler in operations(part):
-            setattr(self, declared.name, _guarded(declared, handler, keep))
+            setattr(self, declared.name, _guarded(declared, handler, keep, away))
 
 
-def guarded(parts: Iterable[object], keep: Keep) -> list[Guarded]:
-    """`parts`, whose operations may be asked by anyone: they look after themselves."""
-    return [Guarded(part, keep) for part in parts]
+def guarded(parts: Iterable[object], keep: Keep, away: Callable[[], bool] = lambda: False) -> list[Guarded]:
+    """
+    `parts`, whose operations may be asked by anyone: they look after themselves.
+
+    While the database is `away`, which is to say that it cannot be written, what needs it is refused at
+    once: it would wait for as long as that takes.
+    """
+    return [Guarded(part, keep, away) for part in parts]
 
 
-def _guarded(declared: Operation, handler: Callable[..., Awaitable[Any]], keep: Keep) -> Any:
+def _guarded(
+    declared: Operation, handler: Callable[..., Awaitable[Any]], keep: Keep, away: Callable[[], bool]
+) -> Any:
     async def ask(caller: Caller, **arguments: Any) -> Any:
         check_access(caller, declared)
-        result = await handler(caller, **arguments)
         body = arguments.get("body")
+        if declared.stores and declared.changes(body) and away():
+            raise UnavailableError(
+                "The database cannot be written at the moment, so nothing was changed: /readyz tells when it "
+                "can be again",
+                headers={"Retry-After": "10"},
+            )
+        result = await handler(caller, **arguments)
         if declared.method != "GET" and declared.changes(body):
             detail = {} if body is None else fit_to_keep(body)
             recorded = detail if declared.recorded is None else declared.recorded(result)

@@ -28,7 +28,7 @@ class KnocksPart:
     def __init__(self, knocks: Knocks) -> None:
         self._knocks = knocks
 
-    @operation("POST", "/knocks", result=Knock)
+    @operation("POST", "/knocks", result=Knock, stores=False)
     async def expect_knock(self, caller: Caller) -> Knock:
         """Wait for a request with a new nonce, for a minute."""
         return Knock(nonce=self._knocks.expect())

@@ -139,7 +139,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     honours `If-Match`, one that is `tagged` answers with an `ETag`.  `headers` are those of the request
     that matter, as `query` has the parameters.  `access` tells who may ask for it.  `changes` tells of a
     body whether anything is changed, so that it belongs in the record of changes.  `recorded` makes what that
-    has as its detail of the result, None if nothing was changed; without it the body is recorded.
+    has as its detail of the result, None if nothing was changed; without it the body is recorded.  One that
+    `stores` is of no use while the database cannot be written, beside the record, which can wait.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     access: Access
     changes: Callable[[Any], bool]
     recorded: Callable[[Any], dict[str, Any] | None] | None = None
+    stores: bool = False
     status: int = 200
     conditional: bool = False
     tagged: bool = False
@@ -184,6 +186,7 @@ def operation(
     access: Access | None = None,
     changes: Callable[[Any], bool] = _always,
     recorded: Callable[[Any], dict[str, Any] | None] | None = None,
+    stores: bool | None = None,
     status: int = 200,
     conditional: bool = False,
     tagged: bool = False,
@@ -194,7 +197,8 @@ def operation(
     It is called with the `Caller`, then by keyword the parts of the path, and as `body`, `query` and
     `headers` what was given of these if the operation takes fields there, and as `if_match` an `IfMatch` if
     it is `conditional`.  It returns a `result`, as a `Tagged` if it is `tagged`, or raises one of `errors`.
-    Unless `access` is given, a GET is for everyone who has a token, and anything else for admins.
+    Unless `access` is given, a GET is for everyone who has a token, and anything else for admins.  Unless
+    `stores` is given, anything but a GET does.
     """
     if access is None:
         access = "viewer" if method == "GET" else "admin"
@@ -215,6 +219,7 @@ def operation(
             access=access,
             changes=changes,
             recorded=recorded,
+            stores=method != "GET" if stores is None else stores,
             status=status,
             conditional=conditional,
             tagged=tagged,

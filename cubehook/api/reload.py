@@ -33,7 +33,7 @@ class ReloadPart:
     def __init__(self, reload: Callable[[], Awaitable[Reloaded]]) -> None:
         self._reload = reload
 
-    @operation("POST", "/reload", result=Reloaded, errors=(ConflictError,), recorded=_recorded)
+    @operation("POST", "/reload", result=Reloaded, errors=(ConflictError,), recorded=_recorded, stores=False)
     async def reload(self, caller: Caller) -> Reloaded:
         """
         Read the configuration file again, and let what differs hold.

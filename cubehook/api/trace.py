@@ -57,7 +57,7 @@ class TracePart:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    @operation("POST", "/cubes/{cube}/trace", body=TraceRequest, result=CubeTrace)
+    @operation("POST", "/cubes/{cube}/trace", body=TraceRequest, result=CubeTrace, stores=False)
     async def trace_cube(self, caller: Caller, cube: str, body: TraceRequest) -> CubeTrace:
         """
         Write down what a cube's gateway says and is told, for some minutes.

@@ -166,7 +166,12 @@ class WebhooksPart:
         return Nothing()
 
     @operation(
-        "POST", "/webhooks/{webhook}/test", body=views.TestOf, result=AttemptView, errors=(ConflictError,)
+        "POST",
+        "/webhooks/{webhook}/test",
+        body=views.TestOf,
+        result=AttemptView,
+        errors=(ConflictError,),
+        stores=False,
     )
     async def test_webhook(self, caller: Caller, webhook: str, body: views.TestOf) -> AttemptView:
         """
@@ -177,7 +182,7 @@ class WebhooksPart:
         """
         return await self._try_out(self._known(webhook), body.settings, body.state)
 
-    @operation("POST", "/webhooks/test", body=views.TestOfNew, result=AttemptView)
+    @operation("POST", "/webhooks/test", body=views.TestOfNew, result=AttemptView, stores=False)
     async def test_settings(self, caller: Caller, body: views.TestOfNew) -> AttemptView:
         """Send a sample event to a webhook that is not made yet, and tell how that went."""
         return await self._try_out(_NEW, body.settings, body.state)

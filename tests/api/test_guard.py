@@ -8,7 +8,7 @@ import msgspec
 from twisted.trial.unittest import TestCase
 
 from cubehook import config
-from cubehook.api.errors import ApiError, ConflictError, ForbiddenError
+from cubehook.api.errors import ApiError, ConflictError, ForbiddenError, UnavailableError
 from cubehook.api.guard import Change, fit_to_keep, guarded
 from cubehook.api.operations import Caller, Tagged, operation, operations
 from cubehook.api.views import RedeliverRange, TimeGiven
@@ -60,6 +60,11 @@ class Part:
         """Read them all."""
         return Thing("all", self.size)
 
+    @operation("POST", "/look", result=Thing, stores=False)
+    async def look_up(self, caller: Caller) -> Thing:
+        """Look, without the database."""
+        return Thing("found")
+
     @operation("DELETE", "/things/{thing}/of/{owner}", result=Thing)
     async def remove_thing(self, caller: Caller, thing: str, owner: str) -> Thing:
         """Remove a thing."""
@@ -71,7 +76,8 @@ class Guards(TestCase):
         self.kept: list[Change] = []
         self.trouble: Exception | None = None
         self.part = Part()
-        (self.guarded,) = guarded([self.part], self.keep)
+        self.away = False
+        (self.guarded,) = guarded([self.part], self.keep, lambda: self.away)
 
     async def keep(self, change: Change) -> None:
         if self.trouble is not None:
@@ -114,6 +120,19 @@ class Guards(TestCase):
         self.assertEqual(self.kept, [Change(who="Ada", action="read_all", subject="all", detail={"size": 7})])
         with self.assertRaises(ForbiddenError):
             await self.ask("read_all")(VIEWER)
+
+    async def test_without_a_database_that_can_be_written(self) -> None:
+        self.away = True
+        self.part.refusal = ConflictError("it was asked all the same")
+        with self.assertRaises(UnavailableError) as caught:
+            await self.ask("make_thing")(ADMIN, body=NewThing())
+        self.assertEqual(caught.exception.headers, {"Retry-After": "10"})
+        self.assertEqual(self.kept, [])
+        self.part.refusal = None
+        await self.ask("make_thing")(ADMIN, body=NewThing(preview=True))
+        await self.ask("get_thing")(VIEWER, thing="a")
+        await self.ask("look_up")(ADMIN)
+        self.assertEqual([each.action for each in self.kept], ["look_up"])
 
     async def test_what_failed_is_no_change(self) -> None:
         self.part.refusal = ConflictError("no")

@@ -28,6 +28,7 @@ from cubehook.simulator.scenarios import Script, script
 from cubehook.simulator.sink import Behaviour, Received, Sink
 from cubehook.xcc import codec
 from cubehook.xcc import messages as xcc
+from tests.functional.control import ask
 from tests.functional.harness import PATIENCE, Service, free_port
 
 reactor: Any = installed
@@ -560,6 +561,9 @@ class BadInputTests(MainJobCase):
         self.assertIn("store cannot be written", text)
         self.assertIn("cubehook_store_degraded 1.0", (await self.service.get("/metrics"))[1])
         self.assertEqual((await self.service.get("/healthz"))[0], 200)
+        refused = await ask(self.service, "POST", "/tokens", {"name": "now"})
+        self.assertEqual(refused.status, 503)
+        self.assertEqual((await ask(self.service, "POST", "/cubes/hq/trace", {"minutes": 0})).status, 200)
         blocker.execute("ROLLBACK")
 
         async def ready() -> bool:
@@ -573,6 +577,9 @@ class BadInputTests(MainJobCase):
 
         await self.poll(delivered)
         self.assertEqual(blocker.execute("select count(*) from notifications").fetchone(), (2,))
+        self.assertEqual((await ask(self.service, "POST", "/tokens", {"name": "now"})).status, 201)
+        rows = blocker.execute("select action from audit order by id").fetchall()
+        self.assertEqual(rows[-2:], [("trace_cube",), ("create_token",)])
 
     async def test_a_full_disk(self) -> None:
         """As when the database is locked; the logs cannot be written either."""
