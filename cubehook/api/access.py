@@ -155,6 +155,10 @@ class Gate:
         secret = new_secret(SESSION, self._random_bytes)
         session = Session(name=found.name, role=found.role, created_at=now, expires_at=now + SESSION_TIME)
         await self._access.begin_session(secret, session, self._entry(found.name, "sign_in", address))
+        if await self._access.token(token, now) is None:
+            # It was removed after it was looked up, and with it all sessions that there were then.
+            await self.sign_out(secret)
+            return None
         return secret
 
     async def sign_in_by_link(self, code: str, address: str) -> str | None:

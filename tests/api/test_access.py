@@ -20,7 +20,7 @@ from cubehook.api.tokens import TokensPart
 from cubehook.events import Micros
 from cubehook.ids import Ids
 from cubehook.net.site import AccessSite
-from cubehook.store.access import FIRST_LINK_TIME, SESSION_TIME
+from cubehook.store.access import FIRST_LINK_TIME, SESSION_TIME, Token
 from tests.api.support import NOW
 from tests.store.support import StoreCase, reactor
 
@@ -188,6 +188,32 @@ class Sessions(AccessCase):
         self.assertEqual(status, 204)
         self.assertIsNone(await self.gate.session(secret))
         self.assertEqual((await self.ask(cookie=f"{COOKIE}={secret}"))[0], 401)
+
+    async def test_a_token_that_is_removed_while_somebody_signs_in_by_it(self) -> None:
+        await self.begin()
+        admin = f"Bearer {self.token}"
+        _, made = await self.ask("POST", body={"name": "leaver"}, authorization=admin)
+        access = self.kept.access
+        find, asked = access.token, []
+
+        async def found_and_then_removed(secret: str, now: Micros) -> Token | None:
+            found = await find(secret, now)
+            asked.append(found)
+            if len(asked) == 1:
+                await access.remove_token(found.id if found else 0)
+            return found
+
+        self.patch(access, "token", found_and_then_removed)
+        secrets: list[str] = []
+        begin_session = access.begin_session
+
+        async def noted(secret: str, *arguments: Any) -> None:
+            secrets.append(secret)
+            await begin_session(secret, *arguments)
+
+        self.patch(access, "begin_session", noted)
+        self.assertIsNone(await self.gate.sign_in(made["token"], "192.0.2.1"))
+        self.assertIsNone(await self.gate.session(secrets[0]))
 
     async def test_a_link_is_good_once_and_for_its_time(self) -> None:
         await self.begin()
