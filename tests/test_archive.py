@@ -357,6 +357,15 @@ class RestoreTests(ArchiveCase):
         self.refused("does not belong")
         self.forge(msgspec.structs.replace(written.manifest, format=2), "state/evil")
         self.refused("too old to read it")
+        secret = self.folder / "secret"
+        secret.write_text("of another user")
+        member = archive.Member(1, sha256(b"x").hexdigest(), 0o600)
+        for name in (str(secret), "../../../secret", "absent.toml"):
+            files = {f"configuration/{name}": member} if name.startswith("/") else {"state/x": member}
+            self.forge(
+                msgspec.structs.replace(written.manifest, files=files, configuration=name), next(iter(files))
+            )
+            self.refused("names a configuration that it does not have")
         self.assertFalse((self.folder / "evil").exists())
 
     def forge(self, manifest: archive.Manifest, name: str) -> None:
