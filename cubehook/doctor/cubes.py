@@ -142,8 +142,15 @@ def _answer(seen: Visit, where: str, area: str, *, is_registered: bool) -> Findi
     address = f" ({seen.address})" if seen.address != where else ""
     server = seen.headers.get("server", "")
     who = f" ({server})" if server else ""
-    told = f"The gateway {where}{address} takes connections, in {seen.took}, and answers {seen.status}{who}"
-    if seen.status is not None and 300 <= seen.status < 400:
+    takes = f"The gateway {where}{address} takes connections, in {seen.took}, and answers"
+    if seen.status is None:
+        return warning(
+            area,
+            f"{takes} with no HTTP status{who}: that is no router's web server",
+            "Compare the host and the port of provider_url with the router's.",
+        )
+    told = f"{takes} {seen.status}{who}"
+    if 300 <= seen.status < 400:
         return warning(
             area,
             f"{told}, with a redirect to {seen.headers.get('location', 'nowhere')}",

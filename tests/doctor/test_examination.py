@@ -101,6 +101,7 @@ class Examinations(TestCase):
             (b"HTTP/1.1 200 OK\r\nServer: nginx\r\n\r\n", Level.WARNING, "need not be a router's"),
             (b"HTTP/1.1 302 Found\r\nLocation: /login\r\n\r\n", Level.WARNING, "redirect to /login"),
             (b"HTTP/1.1 401 Unauthorized\r\nServer: cisco-IOS\r\n\r\n", Level.WARNING, "wants a login"),
+            (b"HTTP/1.1 \xb2\r\n\r\n", Level.WARNING, "no HTTP status"),
             (b"SSH-2.0-Cisco-1.25\r\n", Level.FAILED, "not as a web server does"),
         ):
             self.gateway.script = answering(answer)
