@@ -302,12 +302,10 @@ def _manifest(tar: tarfile.TarFile) -> Manifest:
         parts = PurePosixPath(name).parts
         if len(parts) < 2 or parts[0] not in (STATE, CONFIGURATION) or ".." in parts:
             raise ArchiveError(f"its {MANIFEST} names a file that no backup has: {name!r}")
-    name = manifest.configuration
+    own = manifest.configuration
     # Joined to a path, an absolute name would be another file of this machine.
-    if name is not None and (
-        PurePosixPath(name).name != name or f"{CONFIGURATION}/{name}" not in manifest.files
-    ):
-        raise ArchiveError(f"its {MANIFEST} names a configuration that it does not have: {name!r}")
+    if own is not None and (PurePosixPath(own).name != own or f"{CONFIGURATION}/{own}" not in manifest.files):
+        raise ArchiveError(f"its {MANIFEST} names a configuration that it does not have: {own!r}")
     return manifest
 
 
