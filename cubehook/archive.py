@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -44,6 +45,7 @@ _SQLITE = b"SQLite format 3\0"
 _LOGS = "log"
 _LEFT_OUT = {copying.FOLDER, "cubehook.lock", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
 _TEMPORARY = (".new", ".part")
+_BACKUP = re.compile(r"cubehook-\d{8}T\d{6}Z\.tar")
 _WORKPLACE = ".cubehook-"
 """Begins the names of folders in which a backup is made or read."""
 _STAYS = {copying.FOLDER, "cubehook.lock", _LOGS}
@@ -183,7 +185,7 @@ def _state_files(state: Path, logs: bool, left_out: list[str]) -> dict[str, Path
         for name in sorted(names):
             path = here / name
             relative = path.relative_to(state)
-            if str(relative) in _LEFT_OUT or name.endswith(_TEMPORARY):
+            if str(relative) in _LEFT_OUT or name.endswith(_TEMPORARY) or _BACKUP.fullmatch(name):
                 continue
             if stat.S_ISREG(path.lstat().st_mode):
                 found[f"{STATE}/{relative.as_posix()}"] = path

@@ -205,7 +205,10 @@ class Webhooks:
             if webhook == self._webhooks[name] and secrets.current == known.current:
                 self._secrets[name] = secrets
                 return False
-            trouble = provisioned.troubles.get(name) if name in self._disabled else None
+            trouble = None
+            if name in self._disabled:
+                trouble = provisioned.troubles.get(name)
+                _ = _whole(self._enable_in_store(name)).addErrback(self._not_enabled, name)
             _ = self.replace(webhook, secrets, trouble)
             self._log.info("Webhook {webhook} was changed", webhook=name)
         except ValueError as error:
@@ -335,9 +338,22 @@ class Webhooks:
             kept = await self._put(new, same_receiver=receiver(new) == receiver(old))
             if self._closed or name not in self._webhooks:
                 return
-            trouble = kept.trouble if name in self._disabled else None
-            _ = self.replace(_without_secret(new), kept.secrets, trouble)
+            disabled = name in self._disabled
+            _ = self.replace(_without_secret(new), kept.secrets, kept.trouble if disabled else None)
             self._log.info("Webhook {webhook} was changed", webhook=name)
+            if disabled:
+                await self._enable_in_store(name)
+
+    async def _enable_in_store(self, name: str) -> None:
+        """It is enabled by a change; its former receiver may have disabled it while that was kept."""
+        await self._store.enable_webhook(name)
+
+    def _not_enabled(self, failure: Failure, name: str) -> None:
+        self._log.error(
+            "That webhook {webhook} is enabled again was not stored: {error}",
+            webhook=name,
+            error=str(failure.value),
+        )
 
     def delete(
         self, id: str, check: Callable[[config.Webhook], None] = lambda webhook: None

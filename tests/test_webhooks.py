@@ -548,6 +548,24 @@ class ProvideTests(WebhooksCase):
         self.provide(msgspec.structs.replace(other, name="Fourth"), troubles={"crm": trouble})
         self.assertIs(self.webhooks.status("crm").state, State.CLOSED)
 
+    def test_one_that_is_disabled_while_a_change_is_kept_is_enabled_in_the_store_too(self) -> None:
+        self.successResultOf(self.webhooks.create(config.Webhook(id="hand", transport="signing")))
+        self.provide(CRM)
+        for name in ("crm", "hand"):
+            # Its old receiver said so when the change was written already, and that was written last.
+            self.webhooks.was_disabled(name, "its receiver answered 410")
+            self.store.disabled[name] = "its receiver answered 410"
+        self.provide(msgspec.structs.replace(CRM, method="PUT"))
+        self.successResultOf(
+            self.webhooks.change("hand", lambda old: msgspec.structs.replace(old, method="PUT"))
+        )
+        self.assertEqual((dict(self.webhooks.disabled), self.store.disabled), ({}, {}))
+        # Who did not change stays as the receiver wants it.
+        self.webhooks.was_disabled("crm", "its receiver answered 410")
+        self.store.disabled["crm"] = "its receiver answered 410"
+        self.provide(msgspec.structs.replace(CRM, method="PUT"))
+        self.assertEqual(list(self.store.disabled), ["crm"])
+
     def test_what_cannot_be_made_is_found_before_anything_is_changed(self) -> None:
         self.provide(CRM)
         self.plugin.broken = True
