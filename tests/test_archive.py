@@ -8,6 +8,7 @@ import sqlite3
 import tarfile
 from contextlib import closing
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,17 @@ class WriteTests(ArchiveCase):
         keyfile.keys(self.state / keyfile.NAME, may_make=True)
         self.refused("secret.key is not the key")
 
+    def test_what_was_not_written_as_it_should_be_is_no_backup(self) -> None:
+        add = archive._add
+
+        def ill(tar: Any, name: str, member: archive.Member, source: Any, at: int) -> None:
+            if name.endswith("admin-token"):
+                source = BytesIO(b"x" * member.size)
+            add(tar, name, member, source, at)
+
+        self.patch(archive, "_add", ill)
+        self.refused("admin-token")
+
     def test_a_damaged_database(self) -> None:
         data = bytearray(self.database.read_bytes())
         data[8192:60000] = bytes(60000 - 8192)
@@ -247,6 +259,30 @@ class RestoreTests(ArchiveCase):
         assert restored.aside is not None
         self.assertEqual(self.names(restored.aside), ["cubehook.db", "cubehook.db-wal"])
         self.assertEqual((self.state / "admin-token").read_text(), "cht_x")
+
+    def test_a_copy_that_the_key_does_not_open(self) -> None:
+        copying.copy(self.database, self.target)
+        (self.state / keyfile.NAME).unlink()
+        keyfile.keys(self.state / keyfile.NAME, may_make=True)
+        before = self.names(self.state)
+        self.refused("secret.key is not the key")
+        self.assertEqual(self.names(self.state), before)
+
+    def test_root_leaves_it_to_the_folders_owner(self) -> None:
+        self.write()
+        given: dict[str, tuple[int, int]] = {}
+
+        def chown(path: Path, user: int, group: int, *, follow_symlinks: bool) -> None:
+            self.assertFalse(follow_symlinks)
+            given[path.name] = user, group
+
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(os, "chown", chown)
+        restored = self.restore(self.state, force=True)
+        assert restored.aside is not None
+        mine = self.state.stat()
+        for name in ("cubehook.db", "secret.key", "admin-token", "out", "cubehook.lock", restored.aside.name):
+            self.assertEqual(given[name], (mine.st_uid, mine.st_gid), name)
 
     def test_a_database_with_a_log_beside_it_is_no_copy(self) -> None:
         with closing(sqlite3.connect(self.database)) as used:

@@ -79,6 +79,10 @@ class ListenersTests(TestCase):
         self.assertEqual("cubes", await self.get(self.two))
         self.assertTrue(await self.closed(self.one))
         self.assertEqual("console", await self.get(self.console))
+        for port in (self.one, self.two) * 3:
+            await self.listeners.change(Listen(cubes=(tcp(port),), console=(tcp(self.console),)))
+        # Nothing is left of ports that went, but what came with the last.
+        self.assertLessEqual(len(self.listeners._sites), 3)
 
     async def test_what_stays_is_not_opened_again(self) -> None:
         with socket.create_connection(("127.0.0.1", self.one)) as waiting:

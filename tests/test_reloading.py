@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.changes import ReloadError, SettingsError
-from cubehook.config import Config, Cube, Listen, Log
+from cubehook.config import Config, Cube, Listen, Log, Webhook
 from cubehook.config_reader import ConfigErrors, Problem
 from cubehook.listeners import ListenError
 from cubehook.reloading import LOOK_SECONDS, LOOKS, Reloader
@@ -23,6 +23,7 @@ from cubehook.store.errors import StoreError
 
 HQ = Cube(id="hq", provider_url="http://192.0.2.1/", application_url="http://192.0.2.2/")
 PORT = Listen(cubes=("tcp:1",))
+CRM = Webhook(id="crm", url="https://api.yourcrm.example/calls")
 
 
 class Rooms:
@@ -36,6 +37,7 @@ class Rooms:
     def __init__(self, settings: Config) -> None:
         self.settings = settings
         self.done: list[str] = []
+        self.while_stored: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def held(self, wanted: Any) -> AsyncIterator[None]:
@@ -53,6 +55,7 @@ class Rooms:
         if self.store_trouble is not None:
             raise self.store_trouble
         self.done.append("store")
+        self.while_stored()
 
     async def change(self, listen: Listen) -> None:
         for endpoint in listen.cubes:
@@ -242,6 +245,19 @@ class ReloaderTests(ReloaderCase):
         self.answer(self.wanted(cubes=(HQ,), listen=PORT))
         self.assertIn("stopping", str(self.refused(asked)))
         self.assertEqual((self.rooms.done, self.rooms.settings), ([], self.settings))
+
+    def test_who_stops_while_it_is_stored_lets_the_next_start_have_it(self) -> None:
+        self.rooms.while_stored = self.reloader.close
+        asked = self.reload(self.wanted(cubes=(HQ,)))
+        self.assertIn("holds when it is started again", str(self.failureResultOf(asked, ReloadError).value))
+        self.assertEqual((self.rooms.done, self.rooms.settings), (["store"], self.settings))
+
+    def test_what_is_pending_for_one_that_is_no_more_is_not_for_its_successor(self) -> None:
+        self.successResultOf(self.reload(self.wanted(webhooks=(CRM,))))
+        self.assertEqual(self.rooms.done, ["orphans", "store", "adopt", "webhooks"])
+        self.rooms.done.clear()
+        self.successResultOf(self.reload(self.wanted(webhooks=(replace(CRM, name="Other"),))))
+        self.assertEqual(self.rooms.done, ["store", "adopt", "webhooks"])
 
     def test_a_service_that_never_began(self) -> None:
         self.reloader = self.made(self.settings)

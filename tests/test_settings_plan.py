@@ -133,7 +133,7 @@ class PlanTests(SynchronousTestCase):
         running = Config(manhole=Manhole(ssh="tcp:7", authorized_keys=Path("/keys")))
         found = plan(running, Config())
         self.assertEqual(found.settings.manhole, running.manhole)
-        self.assertEqual(found.restart, ("manhole.ssh", "manhole.authorized_keys"))
+        self.assertEqual((found.keys, found.restart), ((), ("manhole.ssh", "manhole.authorized_keys")))
         moved = replace(running, manhole=replace(running.manhole, authorized_keys=Path("/others")))
         found = plan(running, moved)
         self.assertEqual((found.keys, found.restart), (("manhole.authorized_keys",), ()))

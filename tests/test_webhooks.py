@@ -497,6 +497,12 @@ class ProvideTests(WebhooksCase):
         self.assertEqual((dict(self.webhooks.known), self.webhooks.provisioned), ({}, frozenset()))
         self.assertEqual(self.desk.calls(1), [])
 
+    def test_once_closed_nothing_comes_changes_or_goes(self) -> None:
+        self.provide(CRM)
+        self.webhooks.close()
+        self.provide(config.Webhook(id="other", transport="signing"))
+        self.assertEqual((list(self.webhooks.known), self.webhooks.provisioned), (["crm"], {"crm"}))
+
     def test_one_that_stays_is_not_touched(self) -> None:
         self.provide(CRM)
         made = len(self.plugin.made)

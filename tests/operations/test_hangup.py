@@ -39,10 +39,20 @@ class HangUpTests(SynchronousTestCase):
         )
 
     def terminal(self) -> int:
-        """The other end of a terminal that the process seems to be started from."""
+        """
+        A descriptor of a terminal that the process seems to be started from, until it is `gone`.
+
+        Only the leader of a session has one, so that what the kernel says of it is not asked here.
+        """
         master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.there = True
         self.patch(hangup, "_terminal", lambda: slave)
-        return master
+        self.patch(hangup, "_is_there", lambda terminal: terminal == slave and self.there)
+        return slave
+
+    def gone(self) -> None:
+        self.there = False
 
     def send(self) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
@@ -63,27 +73,40 @@ class HangUpTests(SynchronousTestCase):
         self.send()
         self.assertEqual(self.told, [])
 
-    def test_without_its_terminal_it_leaves(self) -> None:
-        other_end = self.terminal()
+    def test_with_its_terminal_there_it_is_asked_to_reload(self) -> None:
+        self.terminal()
         self.hang_up.install()
         self.addCleanup(self.hang_up.remove)
-        os.close(other_end)
-        self.send()
-        self.assertEqual(self.told, ["leave"])
-
-    def test_who_has_outlived_the_terminal_goes_on(self) -> None:
-        other_end = self.terminal()
-        self.hang_up.install()
-        self.hang_up.look()
-        os.close(other_end)
         self.hang_up.look()
         self.send()
         self.assertEqual(self.told, ["reload"])
 
+    def test_without_its_terminal_it_leaves(self) -> None:
+        self.terminal()
+        self.hang_up.install()
+        self.addCleanup(self.hang_up.remove)
+        self.hang_up.look()
+        self.gone()
+        self.send()
+        self.assertEqual(self.told, ["leave"])
+
+    def test_who_has_outlived_the_terminal_goes_on(self) -> None:
+        terminal = self.terminal()
+        self.hang_up.install()
+        self.hang_up.look()
+        os.fstat(terminal)
+        self.gone()
+        self.hang_up.look()
+        self.send()
+        self.assertEqual(self.told, ["reload"])
+        # It keeps nothing of it open.
+        self.assertRaises(OSError, os.fstat, terminal)
+
     def test_under_nohup_the_terminal_does_not_matter(self) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        other_end = self.terminal()
+        terminal = self.terminal()
+        self.addCleanup(os.close, terminal)
         self.hang_up.install()
-        os.close(other_end)
+        self.gone()
         self.send()
         self.assertEqual(self.told, ["reload"])

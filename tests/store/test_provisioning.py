@@ -96,8 +96,9 @@ class ProvisionTests(ProvisionCase):
         await store.provision([HQ, branch], [CRM], at=NOON, overlap=0)
         by_hand = Webhook(id="hand", url="https://hand.example/")
         await self.by_hand(store, by_hand, A)
+        await store.put_cube(msgspec.structs.replace(HQ, id="lab"))
         found = await store.provision([HQ], [], at=NOON, overlap=0)
-        self.assertEqual([cube.id for cube in found.cubes], ["hq"])
+        self.assertEqual([cube.id for cube in found.cubes], ["hq", "lab"])
         self.assertEqual(found.webhooks, (by_hand,))
         self.assertEqual(found.secrets, {"hand": SigningSecrets(current=A)})
         # Written into the file under the same name, it is the file's from then on.
