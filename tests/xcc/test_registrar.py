@@ -231,6 +231,16 @@ class LifeTests(RegistrarTests):
         self.clock.advance(2)
         self.assertEqual(len(self.client.registers), 2)
 
+    def test_clock_set_forward_makes_no_gateway_silent(self) -> None:
+        self.register()
+        self.registrar.heard(probe(), self.registrar._now())
+        wall = self.registrar._now
+        self.registrar._now = lambda: wall() + 86400 * SECOND
+        self.registrar.clock_set(86400 * SECOND)
+        self.assertEqual(self.registrar.registration.last_message_at, self.registrar._now())
+        self.clock.advance(70)
+        self.assertEqual(self.state, RegistrationState.REGISTERED)
+
     def test_restore(self) -> None:
         earlier = Registration(
             cube="hq",
