@@ -217,7 +217,7 @@ def _transport_text(plugin: ITransportPlugin) -> str:
 
     from msgspec.inspect import StructType, type_info
 
-    from cubehook.config_reader import described
+    from cubehook.config_words import described
 
     lines = [f"{plugin.name}: {plugin.description}"]
     about = inspect.getdoc(plugin.options)

@@ -8,53 +8,40 @@ each under its id.
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 from msgspec import inspect
 
-from cubehook.config import ID_PATTERN, Config, Cube, Listen, Manhole, Webhook
-from cubehook.config_rules import is_local, is_tls, rule_of
-from cubehook.delivery.signing import decode_secret
-from cubehook.delivery.templates import KEYS as PAYLOAD_KEYS
-from cubehook.delivery.templates import mistakes as payload_mistakes
+from cubehook.config import Config, Webhook
+from cubehook.config_checks import Checks, WebhookCheck
+from cubehook.config_rules import rule_of
+from cubehook.config_words import (
+    ANY,
+    ID_WORDS,
+    Problem,
+    described,
+    hint,
+    in_line,
+    joined,
+    kind_of,
+    of_union,
+    presented,
+    shown,
+)
 
 PLACES: Final = (Path("cubehook.toml"), Path("/etc/cubehook/cubehook.toml"))
 """Where a configuration is looked for when none is named."""
 
-WebhookCheck: TypeAlias = Callable[[Webhook], Iterable[tuple[str, str]]]
-"""What is wrong with a webhook in its transport's eyes: (key, what was expected) pairs."""
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_SHOWN = 80
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """
-    One thing that is wrong: where, what was expected, and what is there.
-
-    `key` is the dotted path in the file (`webhooks.crm.states[0]`), empty for the file as
-    a whole.  No part repeats a secret.
-    """
-
-    key: str
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        where = f"{self.key}: " if self.key else ""
-        return f"{where}expected {self.expected}; found {self.found}"
 
 
 class ConfigErrors(Exception):  # noqa: N818 - it is many
@@ -67,7 +54,7 @@ class ConfigErrors(Exception):  # noqa: N818 - it is many
 
     def __str__(self) -> str:
         count = len(self.problems)
-        lines = [f"{_printable(str(self.path))}: {count} error{'s' if count != 1 else ''}"]
+        lines = [f"{in_line(str(self.path))}: {count} error{'s' if count != 1 else ''}"]
         lines += [f"  {problem}" for problem in self.problems]
         return "\n".join(lines)
 
@@ -156,7 +143,7 @@ def _table_of(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ConfigErrors(path, [Problem("", "TOML", "lists or tables nested too deeply")]) from None
     except ValueError as error:  # also for a number of thousands of digits
-        raise ConfigErrors(path, [Problem("", "TOML", _printable(str(error)))]) from None
+        raise ConfigErrors(path, [Problem("", "TOML", in_line(str(error)))]) from None
 
 
 class _BrokenError(Exception):
@@ -188,14 +175,14 @@ class _Reader:
         others can still be checked.
         """
         if not isinstance(table, dict):
-            raise self._fail(key, "a table", _kind(table))
+            raise self._fail(key, "a table", kind_of(table))
         fields = {field.name: field for field in kind.fields if field.name not in given}
         for name in (name for name in table if name not in fields):
-            self._note(_join(key, name), "a known key" + hint(name, fields), "an unknown one")
+            self._note(joined(key, name), "a known key" + hint(name, fields), "an unknown one")
         values = dict(given)
         for name, field in fields.items():
             try:
-                values[name] = self.field(field, table, _join(key, name))
+                values[name] = self.field(field, table, joined(key, name))
             except _BrokenError:
                 if field.required:
                     values[name] = ""
@@ -218,7 +205,7 @@ class _Reader:
             case inspect.Metadata():
                 return self._ruled(kind, found, key)
             case inspect.UnionType():
-                return self._value(_member(kind), found, key)
+                return self._value(of_union(kind), found, key)
             case inspect.StructType():
                 return self.struct(kind, found, key, {})
             case inspect.VarTupleType(item_type=inspect.StructType() as item):
@@ -234,7 +221,7 @@ class _Reader:
 
     def _list(self, kind: inspect.VarTupleType, found: Any, key: str) -> tuple[Any, ...]:
         if not isinstance(found, list):
-            raise self._fail(key, described(kind), _kind(found))
+            raise self._fail(key, described(kind), kind_of(found))
         if len(found) < (kind.min_length or 0):
             raise self._fail(key, described(kind), "an empty list")
         return tuple(self._each((f"{key}[{n}]", kind.item_type, item) for n, item in enumerate(found)))
@@ -251,32 +238,32 @@ class _Reader:
 
     def _table(self, kind: inspect.DictType, found: Any, key: str) -> dict[str, Any]:
         if not isinstance(found, dict):
-            raise self._fail(key, described(kind), _kind(found))
+            raise self._fail(key, described(kind), kind_of(found))
         rule = rule_of(getattr(kind.key_type, "extra", None))
         if isinstance(kind.key_type, inspect.EnumType):
             known = [member.value for member in kind.key_type.cls]
             for name in found:
                 if name not in known:
-                    self._note(_join(key, name), described(kind.key_type), "another name")
+                    self._note(joined(key, name), described(kind.key_type), "another name")
             found = {kind.key_type.cls(name): item for name, item in found.items() if name in known}
         if rule is not None:
             for name in found:
                 try:
                     rule.read(name)
                 except ValueError:
-                    self._note(_join(key, name), rule.expected, "another name")
-        values = self._each((_join(key, name), kind.value_type, item) for name, item in found.items())
+                    self._note(joined(key, name), rule.expected, "another name")
+        values = self._each((joined(key, name), kind.value_type, item) for name, item in found.items())
         return dict(zip(found, list(values), strict=True))
 
     def _keyed(self, kind: inspect.StructType, found: Any, key: str) -> tuple[Any, ...]:
         if not isinstance(found, dict):
-            raise self._fail(key, f"a table for each, such as [{key}.name]", _kind(found))
+            raise self._fail(key, f"a table for each, such as [{key}.name]", kind_of(found))
         (id_field,) = (field for field in kind.fields if field.name == "id")
         made = []
         for name, table in found.items():
-            path = _join(key, name)
+            path = joined(key, name)
             if not _text_fits(id_field.type, name):
-                self._note(path, _ID_WORDS, "another name")
+                self._note(path, ID_WORDS, "another name")
             with suppress(_BrokenError):
                 made.append(self.struct(kind, table, path, {"id": name}))
         return tuple(made)
@@ -286,14 +273,14 @@ class _Reader:
         if rule is None:
             return self._value(kind.type, found, key)
         if not isinstance(found, str):
-            raise self._fail(key, rule.expected, _presented(kind, found))
+            raise self._fail(key, rule.expected, presented(kind, found))
         text = self._expanded(found, key)
         try:
             value = rule.read(text)
             return value if rule.resolve is None else rule.resolve(value, self._folder)
         except ValueError as error:
-            why = f": {_printable(str(error))}" if str(error) else ""
-            raise self._fail(key, rule.expected, _presented(kind, found) + why) from None
+            why = f": {in_line(str(error))}" if str(error) else ""
+            raise self._fail(key, rule.expected, presented(kind, found) + why) from None
 
     def _scalar(self, kind: Any, found: Any, key: str) -> Any:
         value = found
@@ -307,7 +294,7 @@ class _Reader:
                 value = float(found) if fits else None
             case _:
                 if not isinstance(found, str):
-                    raise self._fail(key, described(kind), _shown(found))
+                    raise self._fail(key, described(kind), shown(found))
                 value = self._expanded(found, key)
                 match kind:
                     case inspect.StrType():
@@ -323,7 +310,7 @@ class _Reader:
                     case _:
                         raise TypeError(f"{key}: a field of a type that no file can give: {kind}")
         if not fits:
-            raise self._fail(key, described(kind), _shown(found))
+            raise self._fail(key, described(kind), shown(found))
         return value
 
     def _free(self, found: Any, key: str) -> Any:
@@ -332,9 +319,9 @@ class _Reader:
             case str():
                 return self._expanded(found, key)
             case list():
-                return list(self._each((f"{key}[{n}]", _ANY, item) for n, item in enumerate(found)))
+                return list(self._each((f"{key}[{n}]", ANY, item) for n, item in enumerate(found)))
             case dict():
-                values = self._each((_join(key, name), _ANY, item) for name, item in found.items())
+                values = self._each((joined(key, name), ANY, item) for name, item in found.items())
                 return dict(zip(found, list(values), strict=True))
             case _:
                 return found
@@ -374,161 +361,6 @@ def _is_text(value: str) -> bool:
     return True
 
 
-class Checks:
-    """Notes what is wrong although each field is right by itself."""
-
-    def __init__(self, problems: list[Problem], table: dict[str, Any]) -> None:
-        self._problems = problems
-        self._table = table
-
-    def config(self, config: Config, check_webhook: WebhookCheck) -> None:
-        """Note everything that is wrong with `config`, whose broken fields have their defaults."""
-        self._listen(config.listen)
-        self.cubes(config.cubes)
-        for webhook in config.webhooks:
-            self.webhook(webhook, check_webhook)
-        self._manhole(config.manhole)
-
-    def _note(self, expected: str, *path: str | int, found: str | None = None) -> None:
-        # What is wrong with a broken field was said already; its default is no news.
-        key = _path(path)
-        if not self._is_noted(key):
-            self._problems.append(Problem(key, expected, self._found(path) if found is None else found))
-
-    def _is_noted(self, key: str) -> bool:
-        inside = (f"{key}.", f"{key}[")
-        return any(problem.key == key or problem.key.startswith(inside) for problem in self._problems)
-
-    def _found(self, path: Sequence[str | int]) -> str:
-        found: Any = self._table
-        kind: Any = inspect.type_info(Config)
-        for step in path:
-            try:
-                found = found[step]
-            except (KeyError, IndexError, TypeError):
-                return "nothing"
-            kind = _inner(kind, step)
-        return _presented(kind, found)
-
-    def _listen(self, listen: Listen) -> None:
-        taken: dict[str, str] = {}
-        for name in ("cubes", "console"):
-            endpoints = getattr(listen, name)
-            if any(problem.key.startswith(f"listen.{name}") for problem in self._problems):
-                # A broken list has the default, which nobody asked for; what was written can be compared.
-                written = self._table["listen"].get(name)
-                endpoints = map(str, written) if isinstance(written, list) else ()
-            for number, endpoint in enumerate(endpoints):
-                path = ("listen", name, number)
-                other = taken.setdefault(endpoint, _path(path))
-                if other != _path(path):
-                    self._note("an endpoint of its own", *path, found=f"that of {other}")
-                self._tls_files(endpoint, path)
-        if listen.client_ca is not None:
-            self._client_ca(listen)
-
-    def _tls_files(self, endpoint: str, path: tuple[str, str, int]) -> None:
-        if not is_tls(endpoint) or self._is_noted(_path(path)):
-            return
-        from cubehook.net.server_tls import problem
-
-        wrong = problem(endpoint)
-        if wrong is not None:
-            self._note("a certificate and its key in PEM files", *path, found=_printable(wrong))
-
-    def _client_ca(self, listen: Listen) -> None:
-        from cubehook.net.certificates import TlsFileError, read_certificates
-
-        if not any(map(is_tls, listen.cubes)):
-            self._note("an endpoint with privateKey in listen.cubes, to be for", "listen", "client_ca")
-            return
-        try:
-            read_certificates("", listen.client_ca)  # type: ignore[arg-type]
-        except TlsFileError as error:
-            found = str(error).removeprefix(": ")
-            self._note("authorities in a PEM file", "listen", "client_ca", found=_printable(found))
-
-    def cubes(self, cubes: Sequence[Cube]) -> None:
-        """Note which of `cubes` cannot be there beside those before it."""
-        taken: dict[str, str] = {}
-        for cube in cubes:
-            other = taken.setdefault(cube.application_url, cube.id)
-            if other != cube.id:
-                self._note(
-                    "a URL of its own",
-                    *("cubes", cube.id, "application_url"),
-                    found=f"that of {_path(('cubes', other))}",
-                )
-            self._secure_mode(cube)
-
-    def _secure_mode(self, cube: Cube) -> None:
-        path = ("cubes", cube.id)
-        given = [name for name in ("pins", "ca_file", "client_certificate") if getattr(cube, name)]
-        if cube.tls_minimum != "1.2":
-            given.append("tls_minimum")
-        if given and not cube.provider_url.startswith("https://"):
-            self._note(f"an https:// URL, as {given[0]} is set", *path, "provider_url")
-        if cube.client_key is not None and cube.client_certificate is None:
-            self._note("the certificate that client_key belongs to", *path, "client_certificate")
-        if cube.pins and cube.ca_file is not None:
-            self._note("no file, as pins decide alone", *path, "ca_file")
-
-    def webhook(self, webhook: Webhook, check_webhook: WebhookCheck) -> None:
-        """Note everything that is wrong with `webhook`."""
-        path = ("webhooks", webhook.id)
-        known = self._table.get("cubes", {})
-        for number, cube in enumerate(webhook.cubes):
-            if isinstance(known, dict) and cube not in known:
-                expected = "the id of a cube in this file" + hint(cube, known)
-                self._note(expected, *path, "cubes", number)
-        names: dict[str, str] = {}
-        for name in webhook.headers:
-            other = names.setdefault(name.lower(), name)
-            if other != name:
-                self._note("each header once", *path, "headers", name, found=f"{other} as well")
-        if webhook.secret is not None:
-            try:
-                decode_secret(webhook.secret)
-            except ValueError as error:
-                found = f"a text that is not shown: {error}"
-                self._note("whsec_ and the base64 of 24 to 64 bytes", *path, "secret", found=found)
-        self._payload(webhook, path)
-        for key, expected in check_webhook(webhook):
-            self._note(_printable(expected), *path, *key.split(".", 1))
-
-    def _payload(self, webhook: Webhook, path: tuple[str, str]) -> None:
-        if any(self._is_noted(_path((*path, key))) for key in PAYLOAD_KEYS):
-            return
-        for key, expected, line in payload_mistakes(webhook):
-            # There may be several in one template.
-            found = self._found((*path, key)) if line is None else self._line((*path, key), line)
-            self._problems.append(Problem(_path((*path, key)), _printable(expected), found))
-
-    def _line(self, path: Sequence[str], number: int) -> str:
-        """Line `number` of a text as it is in the file, its variables not filled in."""
-        text: Any = self._table
-        for step in path:
-            text = text[step]
-        lines = text.split("\n")
-        return _shown(lines[number - 1].strip()) if number <= len(lines) else "another text"
-
-    def _manhole(self, manhole: Manhole) -> None:
-        if manhole.ssh is not None and manhole.authorized_keys is None:
-            self._note("a file of public keys, as manhole.ssh is open", "manhole", "authorized_keys")
-        if manhole.telnet is not None and manhole.password_file is None:
-            self._note("a file of user:hash lines, as manhole.telnet is open", "manhole", "password_file")
-        if manhole.telnet is not None and not is_local(manhole.telnet):
-            self._note("a loopback interface or a unix: socket, as telnet is clear text", "manhole", "telnet")
-        for name in ("authorized_keys", "password_file"):
-            path = getattr(manhole, name)
-            if path is not None and not path.is_file():
-                self._note("a file that exists", "manhole", name)
-
-
-_ANY: Final = inspect.CustomType(object)
-_ID_WORDS: Final = "an id: small letters, digits, _ and -, the first a letter or digit, 64 at most"
-
-
 def _within(kind: Any, value: float) -> bool:
     # Written so that a NaN is never within, nor what is too large for a float.
     return (
@@ -546,146 +378,3 @@ def _text_fits(kind: Any, text: str) -> bool:
         and len(text) >= (kind.min_length or 0)
         and (kind.max_length is None or len(text) <= kind.max_length)
     )
-
-
-def described(kind: Any) -> str:
-    """What a value of this type looks like in the file."""
-    match kind:
-        case inspect.Metadata():
-            rule = rule_of(kind.extra)
-            return rule.expected if rule else described(kind.type)
-        case inspect.UnionType():
-            members = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
-            return " or ".join(map(described, members))
-        case inspect.StrType() if kind.pattern is not None:
-            return _ID_WORDS if kind.pattern == ID_PATTERN else f"a text that matches {kind.pattern}"
-        case inspect.StrType() if kind.min_length or kind.max_length is not None:
-            most = "" if kind.max_length is None else f" to {kind.max_length}"
-            return f"a text of {kind.min_length or 0}{most or ' or more'} characters"
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.IntType():
-            return "a whole number" + _bounds(kind)
-        case inspect.FloatType():
-            return "a number" + _bounds(kind)
-        case inspect.LiteralType():
-            return "one of " + ", ".join(_quoted(str(value)) for value in kind.values)
-        case inspect.EnumType():
-            return "one of " + ", ".join(_quoted(member.value) for member in kind.cls)
-        case inspect.VarTupleType() | inspect.ListType() | inspect.SetType():
-            least = f" with at least {kind.min_length}" if kind.min_length else ""
-            return f"a list{least}, each {described(kind.item_type)}"
-        case inspect.DictType() | inspect.StructType():
-            return "a table"
-        case inspect.CustomType() if kind.cls is Path:
-            return "a path"
-        case _:
-            return "a text"
-
-
-def _bounds(kind: Any) -> str:
-    least = kind.ge if kind.ge is not None else kind.gt
-    most = kind.le if kind.le is not None else kind.lt
-    above = "above " if kind.gt is not None else ""
-    if least is not None and most is not None:
-        return f" {above or 'from '}{least} {'up ' if above else ''}to {most}"
-    return "" if least is None else f" {above or 'of at least '}{least}"
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """The one of `known` that `name` may have been meant for, else all of them, for the end of a phrase."""
-    names = list(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1)
-    if close:
-        return f", perhaps {_join('', close[0])}"
-    return f" ({', '.join(_join('', each) for each in names)})" if names else ""
-
-
-def _join(key: str, name: str) -> str:
-    written = name if _BARE_KEY.fullmatch(name) else _quoted(name)
-    return f"{key}.{written}" if key else written
-
-
-def _path(steps: Iterable[str | int]) -> str:
-    key = ""
-    for step in steps:
-        key = f"{key}[{step}]" if isinstance(step, int) else _join(key, step)
-    return key
-
-
-def _inner(kind: Any, step: str | int) -> Any:
-    """The type of what is found at `step` inside a value of type `kind`."""
-    match kind:
-        case inspect.Metadata():
-            return _inner(kind.type, step)
-        case inspect.UnionType():
-            return _inner(_member(kind), step)
-        case inspect.StructType():
-            return next((field.type for field in kind.fields if field.name == step), _ANY)
-        case inspect.VarTupleType():
-            return kind.item_type
-        case inspect.DictType():
-            return kind.value_type
-        case _:
-            return _ANY
-
-
-def _member(kind: inspect.UnionType) -> Any:
-    # A union here is a type or None, and None is not written in TOML: a field's default only.
-    (member,) = (member for member in kind.types if not isinstance(member, inspect.NoneType))
-    return member
-
-
-def _presented(kind: Any, found: Any) -> str:
-    """A value of the file as an error may show it."""
-    match kind:
-        case inspect.UnionType():
-            return _presented(_member(kind), found)
-        case inspect.Metadata() if (rule := rule_of(kind.extra)) is not None:
-            if not isinstance(found, str):
-                return _kind(found)
-            return _quoted(rule.show(found)) if rule.show else "a text that is not shown"
-        case inspect.Metadata():
-            return _presented(kind.type, found)
-        case inspect.CustomType() if kind.cls is object:
-            return _kind(found)
-        case _:
-            return _shown(found)
-
-
-def _kind(found: Any) -> str:
-    match found:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case list():
-            return "a list"
-        case dict():
-            return "a table"
-        case _:
-            return "a date or time"
-
-
-def _shown(found: Any) -> str:
-    match found:
-        case bool():
-            return "true" if found else "false"
-        case int() | float():
-            return str(found)[:_SHOWN]
-        case str():
-            return _quoted(found)
-        case _:
-            return _kind(found)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text if len(text) <= _SHOWN else text[:_SHOWN] + "...", ensure_ascii=True)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else _quoted(text)

@@ -29,12 +29,12 @@ from cubehook.records import (
     Registration,
     Trouble,
 )
-from cubehook.xcc.messages import NotifyXccConnectionData, SolicitXccConnectionAuthorize
 
 if TYPE_CHECKING:
     from cubehook.net.agent import WebhookAgent
     from cubehook.net.egress import EgressPolicy
     from cubehook.net.tls import Tls, TlsOptions
+    from cubehook.xcc.messages import NotifyXccConnectionData, SolicitXccConnectionAuthorize
 
 
 class Outbound(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook import config_reader
 from cubehook.config import Config, Cube, Egress, Webhook
-from cubehook.config_reader import ConfigErrors, Problem, WebhookCheck, defaults, read, state_dir
+from cubehook.config_checks import WebhookCheck
+from cubehook.config_reader import ConfigErrors, defaults, read, state_dir
 from cubehook.config_rules import (
     duration,
     endpoint_in,
@@ -29,6 +30,7 @@ from cubehook.config_rules import (
     shown_url,
     without_tls,
 )
+from cubehook.config_words import Problem
 from cubehook.simulator.tls import own_identity, pem_of
 
 ROOT = Path(__file__).parent.parent

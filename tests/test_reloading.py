@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cubehook.changes import ReloadError, SettingsError
 from cubehook.config import Config, Cube, Listen, Log, Webhook
-from cubehook.config_reader import ConfigErrors, Problem
+from cubehook.config_reader import ConfigErrors
+from cubehook.config_words import Problem
 from cubehook.listeners import ListenError
 from cubehook.reloading import LOOK_SECONDS, LOOKS, Reloader
 from cubehook.settings_plan import Reloaded

@@ -16,8 +16,8 @@ from msgspec.inspect import type_info
 from msgspec.structs import FieldInfo, fields
 
 from cubehook.api.errors import BadRequestError, InvalidError
-from cubehook.config_reader import described
 from cubehook.config_rules import rule_of
+from cubehook.config_words import described
 from cubehook.text import printable
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -26,7 +26,7 @@ from zope.interface.verify import verifyObject
 
 import cubehook.plugins
 from cubehook.config import Webhook
-from cubehook.config_reader import described
+from cubehook.config_words import described
 from cubehook.interfaces import ITransport, ITransportContext, ITransportPlugin
 from cubehook.text import printable
 from cubehook.transports.discreet import Mask
