@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from cubehook.console.words import as_time, share
+from cubehook.console.words import share
 
 
 class Standing(NamedTuple):
@@ -43,8 +43,3 @@ def success(counters: Any) -> str:
     """The share of what was over that was delivered, `99.2 %`; a dash if nothing was."""
     delivered = counters.get("delivered", 0)
     return share(delivered, delivered + counters.get("failed", 0) + counters.get("expired", 0))
-
-
-def held_for(webhook: Any, now: int) -> bool:
-    """Whether a time until which nothing is sent lies ahead."""
-    return webhook.held_until is not None and as_time(webhook.held_until).timestamp() * 1e6 > now

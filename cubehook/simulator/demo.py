@@ -118,6 +118,7 @@ class DemoService(Service):
         await self._service.ready
         self.say(f"cubehook runs with its state in {self._folder}; logs are in {self._folder / 'log'}.")
         self.say(
+            f"The console is at {self._console}: the line above with `Sign in` has the link into it.\n"
             f"Metrics are at {self._console}metrics. A simulated gateway comes up; Ctrl-C ends it all.\n"
             "A line is a webhook as a receiver gets it; in brackets, how long after the gateway's word.\n"
         )

@@ -35,9 +35,8 @@ TOKEN, SESSION, LINK = "chk_", "chs_", "chl_"
 """What the secrets of each kind begin with, so that people and scanners know one when they see it."""
 
 SESSION_TIME: Micros = 12 * 3600 * 1_000_000
-LINK_TIME: Micros = 10 * 60 * 1_000_000
 FIRST_LINK_TIME: Micros = 24 * 3600 * 1_000_000
-"""That of the first start lasts longer: whoever installs the service may come back to it the next day."""
+"""That of a link: whoever installs the service may come back to it the next day."""
 
 ADMIN_FILE = "admin-token"
 """The file in the state folder with the first administrator's token."""

@@ -101,6 +101,8 @@ class DemoTests(FolderCase):
         found = await process.wait_for(r"its state in (\S+);")
         state = Path(found[1])
         self.assertTrue(state.is_dir())
+        console = (await process.wait_for(r"The console is at (\S+):"))[1]
+        self.assertIn(f"by opening {console}sign-in?code=", process.text)
         await process.wait_for("cubehook is registered as")
         for word in ("rings", "answered", "ended"):
             await process.wait_for(rf"{word}\b.* ms, signed\]")
