@@ -57,6 +57,7 @@ class Relay(Factory):
     ) -> None:
         self.target = target
         self.legs: list[Leg] = []
+        self.fars: list[Far] = []
         self.made = 0
         """How many clients have connected."""
         self.holding = False
@@ -94,6 +95,9 @@ class Relay(Factory):
 
     async def _stop(self) -> None:
         await self.refuse()
+        for far in list(self.fars):
+            far.transport.abortConnection()  # type: ignore[union-attr]
+            await far.lost
 
 
 class Leg(Protocol):
@@ -103,14 +107,15 @@ class Leg(Protocol):
         self.relay = relay
         self.lost: Deferred[None] = Deferred()
         self._far: Any = None
+        self._connecting: Any = None
         self._early: list[bytes] = []
         self._held: list[bytes] = []
 
     def connectionMade(self) -> None:
         self.relay.legs.append(self)
         self.relay.made += 1
-        connecting: Any = TCP4ClientEndpoint(reactor, *self.relay.target).connect(_FarFactory(self))
-        connecting.addErrback(lambda _: self.cut())
+        self._connecting = TCP4ClientEndpoint(reactor, *self.relay.target).connect(_FarFactory(self))
+        self._connecting.addErrback(lambda _: self.cut())
 
     def dataReceived(self, data: bytes) -> None:
         if self.relay.stalled:
@@ -125,6 +130,8 @@ class Leg(Protocol):
         self.relay.legs.remove(self)
         if self._far is not None:
             self._far.transport.loseConnection()
+        else:
+            self._connecting.cancel()
         self.lost.callback(None)
 
     def cut(self) -> None:
@@ -164,14 +171,18 @@ class Far(Protocol):
 
     def __init__(self, leg: Leg) -> None:
         self._leg = leg
+        self.lost: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
+        self._leg.relay.fars.append(self)
         self._leg.far_made(self)
 
     def dataReceived(self, data: bytes) -> None:
         self._leg.answer(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._leg.relay.fars.remove(self)
+        self.lost.callback(None)
         # Of one that is silent not even its end is heard.
         if not self._leg.lost.called and not self._leg.relay.stalled:
             self._leg.transport.loseConnection()  # type: ignore[union-attr]
